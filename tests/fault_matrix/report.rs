@@ -98,7 +98,8 @@ impl Report {
     pub fn violations(&self) -> Vec<String> {
         let broken = self.cells.iter().filter(|cell| cell.is_violated());
         let described = broken.map(|cell| {
-            let reason = cell.first_failure.as_deref().unwrap_or("see the table");
+            let failure = cell.first_failure.as_deref().filter(|_| !cell.is_unsafe());
+            let reason = failure.unwrap_or("see the table");
             format!("{}/{}/{}: {reason}", cell.store, cell.fault, cell.tier)
         });
         described.collect()
@@ -188,9 +189,13 @@ impl CellReport {
         }
     }
 
-    fn is_violated(&self) -> bool {
+    fn is_unsafe(&self) -> bool {
         let overlaps = if self.overlap_allowed { 0 } else { self.overlaps };
-        overlaps + self.survivors + self.term_violations + self.failures > 0
+        overlaps + self.survivors + self.term_violations > 0
+    }
+
+    fn is_violated(&self) -> bool {
+        self.is_unsafe() || self.failures > 0
     }
 
     fn line(&self) -> String {

@@ -93,7 +93,7 @@ impl Candidate {
         self.facts().phase
     }
 
-    /// Whether it ends when the boundary is released, without another campaign.
+    /// Whether the boundary is being released, and nothing but the end follows, without another campaign.
     #[must_use]
     pub fn ends_after_release(&self) -> bool {
         self.state.ends_after_release()

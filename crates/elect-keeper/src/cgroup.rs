@@ -28,7 +28,7 @@ const PREFIX: &str = "elect-";
 const DELEGATION_MARKS: [&CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 /// Attempts to create a leaf: another candidate that removes abandoned leaves may remove a new one.
 const ATTEMPTS: usize = 3;
-/// The cgroup below a leaf in which that is proven.
+/// The cgroup below a leaf in which the creation of processes is proven.
 const PROBE_NAME: &str = "probe";
 /// The lifetime of the child that is killed as a proof, if it is not killed.
 const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
@@ -41,8 +41,16 @@ pub struct CommandCgroup {
     procs: File,
     kill: File,
     events: File,
-    /// Whether the command is created in it; otherwise it is created beside the keeper and moves itself, which takes some 10 ms.
+    /// Whether the command is created in it; otherwise it is created beside the keeper and moves itself, which takes 1 to 15 ms.
     creates_inside: AtomicBool,
+}
+
+/// The ways into a leaf that will be used, one of which is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Where a process cannot be created in it, it moves.
+    CreationOrMove,
+    Move,
 }
 
 /// The directory of a cgroup for one proof, removed with this value.
@@ -55,12 +63,12 @@ impl Drop for ProbeDirectory {
 }
 
 impl CommandCgroup {
-    /// Creates a leaf below our own cgroup, and proves that a child can be moved into it and is killed in it.
+    /// Creates a leaf below our own cgroup, and proves that a child can be put into it and is killed in it.
     ///
     /// # Errors
     ///
     /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
-    pub fn make() -> io::Result<CommandCgroup> {
+    pub fn make(entrance: Entrance) -> io::Result<CommandCgroup> {
         let parent = own_directory()?;
         remove_abandoned(&parent);
         let mut last = io::ErrorKind::NotFound.into();
@@ -68,7 +76,7 @@ impl CommandCgroup {
             let path = parent.join(leaf_name(std::process::id(), fastrand::u64(..)));
             // `mkdir` fails if the directory exists, so two candidates never share one.
             fs::create_dir(&path).map_err(|error| with_path(&path, &error))?;
-            match CommandCgroup::open(&path).and_then(|leaf| leaf.validate().map(|()| leaf)) {
+            match CommandCgroup::open(&path).and_then(|leaf| leaf.validate(entrance).map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
@@ -120,9 +128,9 @@ impl CommandCgroup {
         }
     }
 
-    /// The proof: a process can be put into it, and `cgroup.kill` kills it there.
-    fn validate(&self) -> io::Result<()> {
-        if self.validate_creation().is_ok_and(|works| works) {
+    /// The proof: a process can be created in it, or moved into it, and `cgroup.kill` kills it there.
+    fn validate(&self, entrance: Entrance) -> io::Result<()> {
+        if entrance == Entrance::CreationOrMove && self.validate_creation().is_ok_and(|works| works) {
             self.creates_inside.store(true, Ordering::Relaxed);
             return Ok(());
         }
@@ -145,8 +153,8 @@ impl CommandCgroup {
         }
     }
 
-    /// The same for a process that is created in a cgroup below the leaf, which must never have been killed itself (see
-    /// [`CommandCgroup::fork`]). Whether the process has run, and was killed then.
+    /// The same for a process that is created in a cgroup below the leaf, because a leaf that was killed is of no use to
+    /// [`CommandCgroup::fork`]. Returns whether the process has run, and was killed then.
     fn validate_creation(&self) -> io::Result<bool> {
         let path = ProbeDirectory(self.path.join(PROBE_NAME));
         fs::create_dir(&path.0)?;
@@ -173,12 +181,13 @@ impl CommandCgroup {
     /// Forks this process, and creates the child in the leaf if that works here. The second value says whether it did:
     /// otherwise the child has to [`enter`](CommandCgroup::enter) the leaf.
     ///
-    /// The creation waits for the mutex of all cgroups, which is free most of the time. The caller has nothing else to do
-    /// meanwhile, and reads its orders before it lets the child execute. A move would wait for a grace period of the kernel each time.
+    /// The creation waits for the mutex of all cgroups, which is free most of the time; in a storm of forks it was held for up to 2 s.
+    /// The caller answers nothing meanwhile, and reads its orders before it lets the child execute. A move would wait for a
+    /// grace period of the kernel each time.
     ///
-    /// Linux 6.13 to 6.18 kill a process at its birth in a cgroup if the number of kills of that cgroup is not that of its
-    /// parent process's cgroup. So the leaf is proven with another cgroup, and after a kill of the leaf, processes are
-    /// created outside.
+    /// Kernels since February 2025 (6.18 among them, and stable ones) kill a process at its birth in a cgroup if the number of kills
+    /// of that cgroup is not that of its parent process's cgroup. So the proof kills another cgroup, and after a kill
+    /// of the leaf, processes are created outside.
     ///
     /// # Errors
     ///
@@ -198,7 +207,7 @@ impl CommandCgroup {
         Ok((unsafe { sys::fork() }?, false))
     }
 
-    /// Processes are created outside of the leaf from now on: one was killed at its birth.
+    /// Processes are created outside of the leaf from now on: it is being killed, or may have been.
     pub fn create_outside(&self) {
         self.creates_inside.store(false, Ordering::Relaxed);
     }

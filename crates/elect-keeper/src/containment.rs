@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::cgroup::CommandCgroup;
+use super::cgroup::{CommandCgroup, Entrance};
 use super::namespace::ParentPidNs;
 use super::sys::{self, Forked};
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
@@ -90,6 +90,17 @@ impl SpawnPlace<'_> {
         match self {
             SpawnPlace::Leaf { leaf, keeper_may_wait, .. } => keeper_may_wait && leaf.creates_inside(),
             SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => false,
+        }
+    }
+
+    /// The same place, into which the process moves itself.
+    #[must_use]
+    pub fn without_waiting(self) -> Self {
+        match self {
+            SpawnPlace::Leaf { leaf, is_mandatory, .. } => {
+                SpawnPlace::Leaf { leaf, is_mandatory, keeper_may_wait: false }
+            }
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => self,
         }
     }
 
@@ -182,8 +193,8 @@ impl Tier {
     }
 
     fn cgroup(has_check: bool, is_mandatory: bool) -> io::Result<Tier> {
-        let leaf = CommandCgroup::make()?;
-        let check_leaf = match has_check.then(CommandCgroup::make).transpose() {
+        let leaf = CommandCgroup::make(Entrance::CreationOrMove)?;
+        let check_leaf = match has_check.then(|| CommandCgroup::make(Entrance::Move)).transpose() {
             Ok(check_leaf) => check_leaf,
             Err(error) => {
                 leaf.remove();
@@ -201,12 +212,12 @@ impl Tier {
         }
     }
 
-    /// The place of the command, of the follower and of the hooks. `is_first` says that nothing else runs, so that the keeper
-    /// has no time-out to keep and nothing to kill while it waits for the kernel.
-    pub fn place(&self, is_first: bool) -> SpawnPlace<'_> {
+    /// The place of the command, of the follower and of the hooks. `keeper_may_wait`: nothing runs that the keeper would have
+    /// to end in time, and it may be silent for a while.
+    pub fn place(&self, keeper_may_wait: bool) -> SpawnPlace<'_> {
         match self {
             Tier::Cgroup { leaf, is_mandatory, .. } => {
-                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait: is_first }
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait }
             }
             Tier::Pidns(parent_ns) => SpawnPlace::NewNamespace(parent_ns),
             Tier::Tree => SpawnPlace::BesideKeeper,

@@ -170,7 +170,8 @@ pub struct Spawned {
     pub pid: i32,
     /// The read end of the status pipe: closed without data when exec succeeded; carries the errno otherwise.
     pub status: OwnedFd,
-    /// The gate before exec, if the keeper may have waited while it forked: closed until [`Spawned::open_gate`].
+    /// The write end of the gate before exec, if the keeper may have waited while it forked: closed until [`Spawned::open_gate`]. To drop
+    /// it is to give the start up.
     pub gate: Option<OwnedFd>,
     /// The init of its PID namespace (tier `pidns`).
     pub init: Option<Init>,
@@ -237,7 +238,9 @@ fn fork_and_exec(
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let gate = place.is_waited_for().then(|| pipe2(OFlag::O_CLOEXEC)).transpose()?;
+    // Without a free descriptor the process moves itself, which takes none.
+    let gate = place.is_waited_for().then(|| pipe2(OFlag::O_CLOEXEC).ok()).flatten();
+    let place = if gate.is_some() { place } else { place.without_waiting() };
     let keeper = getpid();
     let loan = terminal.and_then(|terminal| {
         let job_pgrp = terminal.job_pgrp();

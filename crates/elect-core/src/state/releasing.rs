@@ -38,7 +38,7 @@ impl Releasing {
         Step::Stay
     }
 
-    /// Whether the candidate campaigns no more afterwards. Nothing changes that any more.
+    /// Whether the candidate campaigns no more afterwards. Once it is so, it stays so.
     pub(super) fn ends(&self) -> bool {
         match self.then {
             AfterRelease::Exit(_) => true,

@@ -20,6 +20,9 @@ use elect_core::{
 
 /// The processes that are looked at, to name a few, before a tree is killed.
 const PROCESSES_LISTED: usize = 16;
+/// The time that the creation of a process in a cgroup may take, with a margin. A campaigner that hears nothing gives the keeper
+/// up shortly after the deadline that it has sent (K4).
+const CREATION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The minimum time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -102,7 +105,8 @@ impl KeeperLoop {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
-        let place = self.tier.place(!self.machine.has_processes());
+        let may_be_silent = kill_by.since(clock::now()) > CREATION_WAIT_MAX;
+        let place = self.tier.place(may_be_silent && !self.machine.has_processes());
         match spawn(place, &executable, identity, self.inherited, lock, kill_by, terminal) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);
