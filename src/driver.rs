@@ -7,8 +7,7 @@ mod control_requests;
 mod signal;
 mod start;
 
-use std::collections::VecDeque;
-use std::io;
+use std::{collections::VecDeque, io};
 
 use tokio::io::unix::AsyncFd;
 
@@ -27,8 +26,7 @@ use elect_core::{
     Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
     Signal, Time,
 };
-use elect_keeper::clock::Alarm;
-use elect_keeper::{ToKeeper, clock};
+use elect_keeper::{ToKeeper, clock, clock::Alarm};
 
 /// One candidacy, from the first request to the store to the end of the program.
 pub struct Driver {
@@ -76,14 +74,15 @@ impl Driver {
     ///
     /// The worker or the HTTP server has ended, which is a defect. The keeper then kills the command.
     pub async fn run(mut self) -> anyhow::Result<Outcome> {
+        let mut startup_pages = crate::setup::StartupPages::new();
         // The first tick as well. The SIGCHLD of a keeper that died before there was a handler is lost.
         self.on_signal(SignalEvent::Child);
-        let mut startup_pages = crate::setup::StartupPages::new();
         loop {
             if !self.pending_events.is_empty() {
                 self.pass_time();
             }
             let may_kill_more = self.keeper.kill_more(self.candidate.may_hold_a_tree());
+            startup_pages.release_if_over(may_kill_more);
             let due = if may_kill_more { Time::BOOT } else { self.candidate.wake_at() };
             let status_due = self.status.flush(clock::now(), due);
             if let Some(pod_label) = &self.pod_label {
@@ -93,7 +92,6 @@ impl Driver {
                 self.shut_down(&outcome).await;
                 return Ok(outcome);
             }
-            startup_pages.release_if_over(may_kill_more);
             self.alarm.get_ref().set(due.min(status_due));
             match self.wait().await? {
                 Wakeup::Signal(signal) => self.on_signal(signal),
@@ -244,7 +242,9 @@ impl Driver {
         match action {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
-            Action::Release(attempt) => self.ask(attempt, StoreRequest::Release),
+            Action::Release(attempt) => {
+                self.ask(attempt, StoreRequest::Release { is_last: self.candidate.ends_after_release() });
+            }
             Action::Observe(attempt) => self.ask(attempt, StoreRequest::Observe),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { program, run } => {

@@ -92,6 +92,10 @@ impl Store for Bounded {
         })
     }
 
+    fn campaigns_no_more(&mut self) {
+        self.0.campaigns_no_more();
+    }
+
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError> {
         self.0.release(candidacy).await.map_err(StoreError::bounded)
     }

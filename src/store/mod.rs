@@ -225,6 +225,9 @@ pub trait Store {
         Ok(ReserveResult::Impossible("this store holds no election".to_owned()))
     }
 
+    /// The candidate ends after the next release: it need not find out who waits in order to let others go first.
+    fn campaigns_no_more(&mut self) {}
+
     /// Releases the boundary, or the place in the queue; success if there is nothing left to release. Called with an empty
     /// tree only.
     async fn release(&mut self, candidacy: &Candidacy) -> Result<(), StoreError>;

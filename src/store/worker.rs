@@ -31,7 +31,10 @@ pub enum StoreRequest {
     /// Renew the lease.
     Renew,
     /// Release the boundary.
-    Release,
+    Release {
+        /// The candidate ends then.
+        is_last: bool,
+    },
     /// Observe the leader.
     Observe,
 }
@@ -325,7 +328,10 @@ async fn execute(
             RenewResult::Outdated => (Answer::Renew(Renewed::Outdated), StoreNote::None),
             RenewResult::Lost { why } => (Answer::Renew(Renewed::Lost), StoreNote::Lost(why)),
         },
-        StoreRequest::Release => {
+        StoreRequest::Release { is_last } => {
+            if is_last {
+                store.campaigns_no_more();
+            }
             store.release(candidacy).await?;
             (Answer::Release(true), StoreNote::None)
         }
@@ -368,7 +374,7 @@ fn failed(question: StoreRequest, error: StoreError) -> (Answer, StoreNote) {
             return (Answer::Campaign(Campaigned::Connecting), StoreNote::Connecting);
         }
         (StoreRequest::Renew, _) => Answer::Renew(Renewed::Failed),
-        (StoreRequest::Release, _) => Answer::Release(false),
+        (StoreRequest::Release { .. }, _) => Answer::Release(false),
         (StoreRequest::Observe, StoreError::Connecting(_)) => return (Answer::Observe(false), StoreNote::Connecting),
         (StoreRequest::Observe, _) => Answer::Observe(false),
     };
@@ -491,7 +497,7 @@ mod tests {
         with_worker(true, async |worker, mut events| {
             worker.ask(Attempt(1), StoreRequest::Campaign);
             worker.ask(Attempt(2), StoreRequest::Renew);
-            worker.ask(Attempt(3), StoreRequest::Release);
+            worker.ask(Attempt(3), StoreRequest::Release { is_last: false });
             let mut answers = Vec::new();
             while answers.len() < 3 {
                 match events.recv().await.expect("the worker lives") {

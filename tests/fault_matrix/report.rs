@@ -63,6 +63,8 @@ pub struct CellReport {
     next_median_ms: Option<f64>,
     next_p99_ms: Option<f64>,
     next_max_ms: Option<f64>,
+    #[serde(skip)]
+    first_failure: Option<String>,
 }
 
 impl Outcome {
@@ -92,10 +94,15 @@ impl Report {
         }
     }
 
-    /// The names of the cells in which a promise was broken.
+    /// The names of the cells in which a promise was broken, each with the reason that its first failure gives.
     pub fn violations(&self) -> Vec<String> {
         let broken = self.cells.iter().filter(|cell| cell.is_violated());
-        broken.map(|cell| format!("{}/{}/{}", cell.store, cell.fault, cell.tier)).collect()
+        let described = broken.map(|cell| {
+            let failure = cell.first_failure.as_deref().filter(|_| !cell.is_unsafe());
+            let reason = failure.unwrap_or("see the table");
+            format!("{}/{}/{}: {reason}", cell.store, cell.fault, cell.tier)
+        });
+        described.collect()
     }
 
     /// Runs for which the machine was too slow each time.
@@ -178,12 +185,17 @@ impl CellReport {
             next_median_ms: next.quantile(50),
             next_p99_ms: next.quantile(99),
             next_max_ms: next.quantile(100),
+            first_failure: own.iter().find_map(|outcome| outcome.failure.clone()),
         }
     }
 
-    fn is_violated(&self) -> bool {
+    fn is_unsafe(&self) -> bool {
         let overlaps = if self.overlap_allowed { 0 } else { self.overlaps };
-        overlaps + self.survivors + self.term_violations + self.failures > 0
+        overlaps + self.survivors + self.term_violations > 0
+    }
+
+    fn is_violated(&self) -> bool {
+        self.is_unsafe() || self.failures > 0
     }
 
     fn line(&self) -> String {
@@ -258,10 +270,11 @@ mod tests {
         let cell = report.cells.iter().find(|cell| cell.runs == 201).expect("the runs are counted");
         assert_eq!(cell.gone_median_ms.zip(cell.gone_p99_ms).zip(cell.gone_max_ms), Some(((99.0, 197.0), 199.0)));
         outcomes.push(run(good, 201, 1));
-        assert_eq!(Report::of(&cells, &outcomes, 7, None).violations(), [good.to_string()]);
+        assert_eq!(Report::of(&cells, &outcomes, 7, None).violations(), [format!("{good}: see the table")]);
         let failed = Outcome { failure: Some("a wait in vain".to_owned()), ..run(brief, 1, 0) };
         outcomes.push(failed);
-        assert_eq!(Report::of(&cells, &outcomes, 7, None).violations().len(), 2);
+        let broken = Report::of(&cells, &outcomes, 7, None).violations();
+        assert_eq!(broken, [format!("{good}: see the table"), format!("{brief}: a wait in vain")]);
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl Candidate {
         self.facts().phase
     }
 
+    /// Whether the boundary is being released, and nothing but the end follows, without another campaign.
+    #[must_use]
+    pub fn ends_after_release(&self) -> bool {
+        self.state.ends_after_release()
+    }
+
     /// The term that is being verified, or led.
     #[must_use]
     pub fn term(&self) -> Option<Term> {

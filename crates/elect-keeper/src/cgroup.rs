@@ -14,7 +14,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 
 use super::sys::{self, Forked};
 
@@ -24,6 +28,8 @@ const PREFIX: &str = "elect-";
 const DELEGATION_MARKS: [&CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 /// Attempts to create a leaf: another candidate that removes abandoned leaves may remove a new one.
 const ATTEMPTS: usize = 3;
+/// The cgroup below a leaf in which the creation of processes is proven.
+const PROBE_NAME: &str = "probe";
 /// The lifetime of the child that is killed as a proof, if it is not killed.
 const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -31,19 +37,38 @@ const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 pub struct CommandCgroup {
     path: PathBuf,
     /// Locked until the process ends.
-    _directory: File,
+    directory: File,
     procs: File,
     kill: File,
     events: File,
+    /// Whether the command is created in it; otherwise it is created beside the keeper and moves itself, which takes 1 to 15 ms.
+    creates_inside: AtomicBool,
+}
+
+/// The ways into a leaf that will be used, one of which is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Where a process cannot be created in it, it moves.
+    CreationOrMove,
+    Move,
+}
+
+/// The directory of a cgroup for one proof, removed with this value.
+struct ProbeDirectory(PathBuf);
+
+impl Drop for ProbeDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 impl CommandCgroup {
-    /// Creates a leaf below our own cgroup, and proves that a child can be moved into it and is killed in it.
+    /// Creates a leaf below our own cgroup, and proves that a child can be put into it and is killed in it.
     ///
     /// # Errors
     ///
     /// No unified hierarchy, no permission, a kernel without `cgroup.kill`.
-    pub fn make() -> io::Result<CommandCgroup> {
+    pub fn make(entrance: Entrance) -> io::Result<CommandCgroup> {
         let parent = own_directory()?;
         remove_abandoned(&parent);
         let mut last = io::ErrorKind::NotFound.into();
@@ -51,7 +76,7 @@ impl CommandCgroup {
             let path = parent.join(leaf_name(std::process::id(), fastrand::u64(..)));
             // `mkdir` fails if the directory exists, so two candidates never share one.
             fs::create_dir(&path).map_err(|error| with_path(&path, &error))?;
-            match CommandCgroup::open(&path).and_then(|leaf| leaf.validate().map(|()| leaf)) {
+            match CommandCgroup::open(&path).and_then(|leaf| leaf.validate(entrance).map(|()| leaf)) {
                 Ok(leaf) => return Ok(leaf),
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
@@ -77,7 +102,14 @@ impl CommandCgroup {
         })?;
         let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
         let events = File::open(path.join("cgroup.events"))?;
-        Ok(CommandCgroup { path: path.to_owned(), _directory: directory, procs, kill, events })
+        Ok(CommandCgroup {
+            path: path.to_owned(),
+            directory,
+            procs,
+            kill,
+            events,
+            creates_inside: AtomicBool::new(false),
+        })
     }
 
     /// A leaf that no process can enter.
@@ -88,14 +120,20 @@ impl CommandCgroup {
         let writes_to = |path: &str| OpenOptions::new().write(true).open(path).expect("opened");
         CommandCgroup {
             path: directory.to_owned(),
-            _directory: File::open(directory).expect("opened"),
+            directory: File::open(directory).expect("opened"),
             procs: writes_to("/dev/full"),
             kill: writes_to("/dev/null"),
             events: File::open(events).expect("opened"),
+            creates_inside: AtomicBool::new(false),
         }
     }
 
-    fn validate(&self) -> io::Result<()> {
+    /// The proof: a process can be created in it, or moved into it, and `cgroup.kill` kills it there.
+    fn validate(&self, entrance: Entrance) -> io::Result<()> {
+        if entrance == Entrance::CreationOrMove && self.validate_creation().is_ok_and(|works| works) {
+            self.creates_inside.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork() }? {
             Forked::Parent(child) => child,
@@ -115,13 +153,73 @@ impl CommandCgroup {
         }
     }
 
+    /// The same for a process that is created in a cgroup below the leaf, because a leaf that was killed is of no use to
+    /// [`CommandCgroup::fork`]. Returns whether the process has run, and was killed then.
+    fn validate_creation(&self) -> io::Result<bool> {
+        let path = ProbeDirectory(self.path.join(PROBE_NAME));
+        fs::create_dir(&path.0)?;
+        let directory = open_directory(&path.0)?;
+        let kill = OpenOptions::new().write(true).open(path.0.join("cgroup.kill"))?;
+        let (alive, report) = pipe2(OFlag::O_CLOEXEC)?;
+        // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
+        let child = match unsafe { sys::fork_into(directory.as_fd()) }? {
+            Forked::Parent(child) => child,
+            Forked::Child => {
+                let _ = nix::unistd::write(&report, b".");
+                std::thread::sleep(PROBE_CHILD_LIFETIME);
+                sys::exit_now(libc::EXIT_SUCCESS)
+            }
+        };
+        drop(report);
+        // A child that is killed at its birth writes nothing.
+        let has_run = nix::unistd::read(&alive, &mut [0]).is_ok_and(|length| length == 1);
+        let _ = kill.write_at(b"1", 0);
+        let status = sys::await_child(child)?;
+        Ok(has_run && sys::decode(status) == Err(libc::SIGKILL))
+    }
+
+    /// Forks this process, and creates the child in the leaf if that works here. The second value says whether it did:
+    /// otherwise the child has to [`enter`](CommandCgroup::enter) the leaf.
+    ///
+    /// The creation waits for the mutex of all cgroups, which is free most of the time; in a storm of forks it was held for up to 2 s.
+    /// The caller answers nothing meanwhile, and reads its orders before it lets the child execute. A move would wait for a
+    /// grace period of the kernel each time.
+    ///
+    /// Kernels since February 2025 (6.18 among them, and stable ones) kill a process at its birth in a cgroup if the number of kills
+    /// of that cgroup is not that of its parent process's cgroup. So the proof kills another cgroup, and after a kill
+    /// of the leaf, processes are created outside.
+    ///
+    /// # Errors
+    ///
+    /// As `fork(2)`.
+    ///
+    /// # Safety
+    ///
+    /// As [`sys::fork_into`].
+    pub unsafe fn fork(&self) -> io::Result<(Forked, bool)> {
+        if self.creates_inside.load(Ordering::Relaxed) {
+            // SAFETY: the caller's promise.
+            if let Ok(forked) = unsafe { sys::fork_into(self.directory.as_fd()) } {
+                return Ok((forked, true));
+            }
+        }
+        // SAFETY: the caller's promise.
+        Ok((unsafe { sys::fork() }?, false))
+    }
+
+    /// Processes are created outside of the leaf from now on: it is being killed, or may have been.
+    pub fn create_outside(&self) {
+        self.creates_inside.store(false, Ordering::Relaxed);
+    }
+
+    /// Undoes [`CommandCgroup::create_outside`] after a death that had nothing to do with the leaf.
+    pub fn restore_creation(&self, creates_inside: bool) {
+        self.creates_inside.store(creates_inside, Ordering::Relaxed);
+    }
+
     /// Moves the calling process into the leaf. Called by a child between fork and exec, while it has no children yet.
     ///
-    /// The move costs some 10 ms, and `CLONE_INTO_CGROUP`, which costs none, is not used: that clone waits for the mutex of
-    /// all cgroups, and so the keeper would wait, deaf to every order, for as long as another process holds it. The order to
-    /// kill a command would then come before the command and be read after its exec (K11). The child that moves itself waits
-    /// alone, and is killed as the keeper's child meanwhile. Besides, Linux 6.13 to 6.18 kill at birth every process that is
-    /// created in a leaf in which a process has been killed before.
+    /// Until the child has entered the leaf, it is found and killed as the keeper's child.
     ///
     /// # Errors
     ///
@@ -140,6 +238,7 @@ impl CommandCgroup {
 
     /// Sends SIGKILL to every process inside, including those that are being forked right now.
     pub fn kill(&self) {
+        self.create_outside();
         // The write fails if the leaf has been removed; only an empty leaf can be removed.
         self.order_kill(*b"1");
     }
@@ -171,6 +270,11 @@ impl CommandCgroup {
     /// Removes the leaf, and the cgroups that the command may have created below it. A leaf that is not empty stays.
     pub fn remove(&self) {
         let _ = remove_empty(&self.path);
+    }
+
+    /// Whether [`CommandCgroup::fork`] creates processes in the leaf.
+    pub fn creates_inside(&self) -> bool {
+        self.creates_inside.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]

@@ -10,8 +10,9 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::cgroup::CommandCgroup;
+use super::cgroup::{CommandCgroup, Entrance};
 use super::namespace::ParentPidNs;
+use super::sys::{self, Forked};
 use super::tree::{self, KillSweep, Scanner, SweepSlice};
 
 /// The number of processes killed one by one, which takes a small fraction of a kill allowance.
@@ -50,7 +51,12 @@ pub enum Tier {
 #[derive(Debug, Clone, Copy)]
 pub enum SpawnPlace<'a> {
     /// A cgroup.
-    Leaf { leaf: &'a CommandCgroup, is_mandatory: bool },
+    Leaf {
+        leaf: &'a CommandCgroup,
+        is_mandatory: bool,
+        /// The keeper may wait for the kernel while the process is created (see [`CommandCgroup::fork`]).
+        keeper_may_wait: bool,
+    },
     /// A new PID namespace.
     NewNamespace(&'a ParentPidNs),
     /// The keeper's own cgroup and namespace.
@@ -58,14 +64,55 @@ pub enum SpawnPlace<'a> {
 }
 
 impl SpawnPlace<'_> {
-    /// Called by the main process between fork and exec (K6). A process is in its PID namespace from its creation.
+    /// Forks this process. The second value says whether the child is in its place: otherwise it has to [`enter`](SpawnPlace::enter)
+    /// it before exec.
+    ///
+    /// # Errors
+    ///
+    /// As `fork(2)`.
+    ///
+    /// # Safety
+    ///
+    /// As [`sys::fork_into`].
+    pub unsafe fn fork(self) -> io::Result<(Forked, bool)> {
+        match self {
+            // SAFETY: the caller's promise.
+            SpawnPlace::Leaf { leaf, keeper_may_wait: true, .. } => unsafe { leaf.fork() },
+            // SAFETY: the caller's promise.
+            SpawnPlace::Leaf { keeper_may_wait: false, .. } => Ok((unsafe { sys::fork() }?, false)),
+            // SAFETY: the caller's promise.
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok((unsafe { sys::fork() }?, true)),
+        }
+    }
+
+    /// Whether the keeper may have to wait while it forks, so that orders may have come meanwhile.
+    pub fn is_waited_for(self) -> bool {
+        match self {
+            SpawnPlace::Leaf { leaf, keeper_may_wait, .. } => keeper_may_wait && leaf.creates_inside(),
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => false,
+        }
+    }
+
+    /// The same place, into which the process moves itself.
+    #[must_use]
+    pub fn without_waiting(self) -> Self {
+        match self {
+            SpawnPlace::Leaf { leaf, is_mandatory, .. } => {
+                SpawnPlace::Leaf { leaf, is_mandatory, keeper_may_wait: false }
+            }
+            SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => self,
+        }
+    }
+
+    /// Called by the main process between fork and exec (K6), unless it was created inside. A process is in its PID namespace
+    /// from its creation.
     ///
     /// # Errors
     ///
     /// The leaf is gone, or the kernel has no memory, and the leaf is mandatory. Otherwise the tree walk remains.
     pub fn enter(self) -> io::Result<()> {
         match self {
-            SpawnPlace::Leaf { leaf, is_mandatory } => {
+            SpawnPlace::Leaf { leaf, is_mandatory, .. } => {
                 leaf.enter().or_else(|error| if is_mandatory { Err(error) } else { Ok(()) })
             }
             SpawnPlace::NewNamespace(_) | SpawnPlace::BesideKeeper => Ok(()),
@@ -146,8 +193,8 @@ impl Tier {
     }
 
     fn cgroup(has_check: bool, is_mandatory: bool) -> io::Result<Tier> {
-        let leaf = CommandCgroup::make()?;
-        let check_leaf = match has_check.then(CommandCgroup::make).transpose() {
+        let leaf = CommandCgroup::make(Entrance::CreationOrMove)?;
+        let check_leaf = match has_check.then(|| CommandCgroup::make(Entrance::Move)).transpose() {
             Ok(check_leaf) => check_leaf,
             Err(error) => {
                 leaf.remove();
@@ -165,10 +212,13 @@ impl Tier {
         }
     }
 
-    /// The place of the command, of the follower and of the hooks.
-    pub fn place(&self) -> SpawnPlace<'_> {
+    /// The place of the command, of the follower and of the hooks. `keeper_may_wait`: nothing runs that the keeper would have
+    /// to end in time, and it may be silent for a while.
+    pub fn place(&self, keeper_may_wait: bool) -> SpawnPlace<'_> {
         match self {
-            Tier::Cgroup { leaf, is_mandatory, .. } => SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory },
+            Tier::Cgroup { leaf, is_mandatory, .. } => {
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait }
+            }
             Tier::Pidns(parent_ns) => SpawnPlace::NewNamespace(parent_ns),
             Tier::Tree => SpawnPlace::BesideKeeper,
         }
@@ -178,7 +228,7 @@ impl Tier {
     pub fn check_place(&self) -> SpawnPlace<'_> {
         match self {
             Tier::Cgroup { check_leaf: Some(leaf), is_mandatory, .. } => {
-                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory }
+                SpawnPlace::Leaf { leaf, is_mandatory: *is_mandatory, keeper_may_wait: false }
             }
             Tier::Cgroup { check_leaf: None, .. } | Tier::Pidns(_) | Tier::Tree => SpawnPlace::BesideKeeper,
         }
@@ -232,6 +282,26 @@ impl Tier {
         self.leaves().into_iter().flatten().for_each(CommandCgroup::rehearse_kill);
     }
 
+    /// Whether processes are created in the leaves, to be restored after a kill that has killed nothing in them.
+    pub fn creation(&self) -> [bool; 2] {
+        self.leaves().map(|leaf| leaf.is_some_and(CommandCgroup::creates_inside))
+    }
+
+    pub fn restore_creation(&self, creation: [bool; 2]) {
+        for (leaf, creates_inside) in self.leaves().into_iter().zip(creation) {
+            if let Some(leaf) = leaf {
+                leaf.restore_creation(creates_inside);
+            }
+        }
+    }
+
+    /// A child was killed. Whoever sent SIGKILL, it may have been by `cgroup.kill` (see [`CommandCgroup::fork`]).
+    pub fn note_death_by(&self, signal: i32) {
+        if signal == libc::SIGKILL {
+            self.leaves().into_iter().flatten().for_each(CommandCgroup::create_outside);
+        }
+    }
+
     /// Sends SIGKILL to what an ended check has left in its leaf.
     pub fn kill_check_leftovers(&self) {
         // `cgroup.kill` may have to wait for a kernel lock, and most checks leave nothing.
@@ -277,7 +347,7 @@ mod tests {
         for is_mandatory in [true, false] {
             let leaf = CommandCgroup::full(directory.path());
             let tier = Tier::Cgroup { leaf, check_leaf: None, is_mandatory };
-            assert_eq!(tier.place().enter().is_err(), is_mandatory);
+            assert_eq!(tier.place(true).enter().is_err(), is_mandatory);
         }
     }
 }

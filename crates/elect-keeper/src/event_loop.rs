@@ -73,6 +73,15 @@ enum ClaimAtExit {
     Dropped,
 }
 
+/// The messages of the campaigner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orders {
+    /// Every one that had come.
+    AllRead,
+    /// More may wait.
+    MoreMayWait,
+}
+
 /// The result of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReapResult {
@@ -146,7 +155,9 @@ impl KeeperLoop {
 
     fn round(&mut self) -> ReapResult {
         self.handle(KeeperEvent::RoundBegins);
-        self.receive_messages();
+        if self.receive_messages() == Orders::AllRead {
+            self.starting.iter_mut().for_each(Spawned::open_gate);
+        }
         let remaining = self.reap();
         self.check_terminal();
         self.send();
@@ -191,7 +202,9 @@ impl KeeperLoop {
             let events = events.filter(|_| remaining == ReapResult::CgroupPopulated);
             events.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI))
         });
-        let longest = if remaining == ReapResult::MoreZombies { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let is_gate_closed = self.starting.as_ref().is_some_and(|spawned| spawned.gate.is_some());
+        let goes_on = remaining == ReapResult::MoreZombies || is_gate_closed;
+        let longest = if goes_on { PollTimeout::ZERO } else { PollTimeout::NONE };
         let result = poll(&mut [child(), clock, socket, exec, leaf, check_leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");
         while let Ok(Some(_)) = children.read_signal() {}
@@ -207,7 +220,10 @@ impl KeeperLoop {
                 Reaped::Child { pid, status } => {
                     let end = match sys::decode(status) {
                         Ok(status) => ChildEnd::Exited(status),
-                        Err(signal) => ChildEnd::Killed(elect_core::Signal(signal)),
+                        Err(signal) => {
+                            self.tier.note_death_by(signal);
+                            ChildEnd::Killed(elect_core::Signal(signal))
+                        }
                     };
                     self.handle(KeeperEvent::ChildEnded { pid, end });
                     // The process id may be reused from now on.
@@ -286,19 +302,20 @@ impl KeeperLoop {
 
     // ---- the campaigner
 
-    fn receive_messages(&mut self) {
+    fn receive_messages(&mut self) -> Orders {
         for _ in 0..EVENT_BATCH {
             if !self.machine.has_campaigner() {
-                return;
+                return Orders::AllRead;
             }
             match self.channel.receive(&mut self.buffer) {
                 Received::Message(Some(message)) => self.on_message(message),
                 Received::Message(None) => {}
                 Received::Incomplete => self.claim_is_incomplete = true,
-                Received::Nothing => return,
+                Received::Nothing => return Orders::AllRead,
                 Received::End => self.handle(KeeperEvent::CampaignerGone),
             }
         }
+        Orders::MoreMayWait
     }
 
     fn on_message(&mut self, message: ToKeeper) {

@@ -170,6 +170,9 @@ pub struct Spawned {
     pub pid: i32,
     /// The read end of the status pipe: closed without data when exec succeeded; carries the errno otherwise.
     pub status: OwnedFd,
+    /// The write end of the gate before exec, if the keeper may have waited while it forked: closed until [`Spawned::open_gate`]. To drop
+    /// it is to give the start up.
+    pub gate: Option<OwnedFd>,
     /// The init of its PID namespace (tier `pidns`).
     pub init: Option<Init>,
 }
@@ -235,18 +238,23 @@ fn fork_and_exec(
     terminal: Option<&mut Terminal>,
 ) -> io::Result<Spawned> {
     let (status, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // Without a free descriptor the process moves itself, which takes none.
+    let gate = place.is_waited_for().then(|| pipe2(OFlag::O_CLOEXEC).ok()).flatten();
+    let place = if gate.is_some() { place } else { place.without_waiting() };
     let keeper = getpid();
     let loan = terminal.and_then(|terminal| {
         let job_pgrp = terminal.job_pgrp();
         terminal.lend().map(|tty| (tty, job_pgrp))
     });
-    // SAFETY: the keeper has one thread, so no lock is held by another.
-    match unsafe { sys::fork()? } {
+    // SAFETY: the keeper has one thread, so no lock is held by another; the child makes system calls until it ends or calls
+    // exec.
+    let (forked, is_in_place) = unsafe { place.fork()? };
+    match forked {
         Forked::Parent(pid) => {
             // Parent and child both create the group, so that it exists for the one that runs first. After the child's
             // exec this call fails, harmlessly.
             let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
-            Ok(Spawned { pid, status, init: None })
+            Ok(Spawned { pid, status, gate: gate.map(|(_, opener)| opener), init: None })
         }
         Forked::Child => {
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
@@ -254,6 +262,7 @@ fn fork_and_exec(
             // pipe has no other reader. `getppid` does not work across a PID namespace.
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             drop(status);
+            let gate = gate.map(|(gate, _)| gate);
             // A sibling that has not executed yet holds a copy of the read end, so the parent is checked too where it
             // is visible.
             let orphaned = !matches!(place, SpawnPlace::NewNamespace(_)) && getppid() != keeper;
@@ -264,7 +273,9 @@ fn fork_and_exec(
                 terminal::take(tty, job_pgrp);
             }
             let ready = if inherits_stdin { Ok(()) } else { redirect_stdin_to_null().map_err(io::Error::from) };
-            let errno = match ready.and_then(|()| place.enter()) {
+            let errno = match ready.and_then(|()| if is_in_place { Ok(()) } else { place.enter() }) {
+                // The keeper has died, or has given this start up.
+                Ok(()) if gate.is_some_and(|gate| !is_opened(&gate)) => libc::ECANCELED,
                 Ok(()) => sys::exec(exec, || clock::now() < kill_by).unwrap_or(TOO_LATE),
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };
@@ -274,6 +285,11 @@ fn fork_and_exec(
     }
 }
 
+/// Waits until the keeper has read the orders that came during the fork. `false`: it will not open the gate any more.
+fn is_opened(gate: &OwnedFd) -> bool {
+    nix::unistd::read(gate, &mut [0]).is_ok_and(|length| length == 1)
+}
+
 /// K9: programs other than the leader command read the end of file.
 fn redirect_stdin_to_null() -> nix::Result<()> {
     let nothing = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
@@ -281,6 +297,13 @@ fn redirect_stdin_to_null() -> nix::Result<()> {
 }
 
 impl Spawned {
+    /// Lets the process execute. To be called when the orders that came during the fork have been read.
+    pub fn open_gate(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            let _ = nix::unistd::write(&gate, b".");
+        }
+    }
+
     /// Reads the exec status without waiting.
     pub fn exec_status(&self) -> ExecStatus {
         let mut errno = [0; 4];

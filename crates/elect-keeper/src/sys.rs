@@ -356,6 +356,48 @@ pub unsafe fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Forks this process; the child is created in the cgroup whose directory is given (`CLONE_INTO_CGROUP`, Linux 5.7).
+///
+/// # Errors
+///
+/// As `fork(2)`; also: an older kernel, a filter for system calls, a cgroup that is gone.
+///
+/// # Safety
+///
+/// As [`fork`]. The C library does not know of this fork: the child may make system calls, and must end or call exec.
+pub unsafe fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
+    /// The kernel's `struct clone_args`, as long as it has the field `cgroup`; musl's headers have none.
+    #[repr(C, align(8))]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        pidfd: u64,
+        child_tid: u64,
+        parent_tid: u64,
+        exit_signal: u64,
+        stack: u64,
+        stack_size: u64,
+        tls: u64,
+        set_tid: u64,
+        set_tid_size: u64,
+        cgroup: u64,
+    }
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let arguments = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the kernel reads the structure, which has the given size. Without a stack and without CLONE_VM the child
+    // goes on with a copy of this process, as after fork; for the rest, the caller's promise.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(i32::try_from(pid).unwrap_or(i32::MAX))),
+    }
+}
+
 /// Closes every descriptor but the given one, which becomes number 0.
 pub fn keep_only(fd: OwnedFd) -> OwnedFd {
     let number = fd.into_raw_fd();

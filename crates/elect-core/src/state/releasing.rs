@@ -38,6 +38,17 @@ impl Releasing {
         Step::Stay
     }
 
+    /// Whether the candidate campaigns no more afterwards. Once it is so, it stays so.
+    pub(super) fn ends(&self) -> bool {
+        match self.then {
+            AfterRelease::Exit(_) => true,
+            AfterRelease::Campaign(_)
+            | AfterRelease::CampaignAfter(_)
+            | AfterRelease::CampaignBehind(_)
+            | AfterRelease::CoolDown(_) => false,
+        }
+    }
+
     fn stop(&mut self, context: &mut Context, now: Time, signal: Signal) -> Step {
         match self.then {
             AfterRelease::Campaign(_)

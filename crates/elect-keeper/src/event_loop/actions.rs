@@ -20,6 +20,9 @@ use elect_core::{
 
 /// The processes that are looked at, to name a few, before a tree is killed.
 const PROCESSES_LISTED: usize = 16;
+/// The time that the creation of a process in a cgroup may take, with a margin. A campaigner that hears nothing gives the keeper
+/// up shortly after the deadline that it has sent (K4).
+const CREATION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The minimum time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -112,7 +115,9 @@ impl KeeperLoop {
             Program::Command { .. } => Some(&mut self.terminal),
             Program::OnElected { .. } | Program::OnOusted { .. } | Program::Follower => None,
         };
-        match spawn(self.tier.place(), &executable, identity, self.inherited, lock, kill_by, terminal) {
+        let may_be_silent = kill_by.since(clock::now()) > CREATION_WAIT_MAX;
+        let place = self.tier.place(may_be_silent && !self.machine.has_processes());
+        match spawn(place, &executable, identity, self.inherited, lock, kill_by, terminal) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);
                 self.starting = Some(spawned);
@@ -127,7 +132,7 @@ impl KeeperLoop {
             return KeeperEvent::NotSpawned { errno: libc::ENOENT };
         };
         // K9: a background hook does not get the leader's lock.
-        let place = self.tier.place();
+        let place = self.tier.place(false);
         match spawn(place, &executable, &self.ordered_identity, self.inherited, None, Time::NEVER, None) {
             Ok(mut spawned) => {
                 let event = self.note_spawned(&mut spawned);

@@ -84,13 +84,15 @@ impl KeeperLoop {
     /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it.
     pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm) -> bool {
         self.hold();
-        memory::use_code_near(&CODE_OF_A_KILL.map(|function| function.addr()));
+        memory::use_code_near(&CODE_OF_A_KILL.map(<*const ()>::addr));
         let Ok(stage) = Stage::new() else { return false };
         let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy(TIME_MAX)));
         let channel = std::mem::replace(&mut self.channel, stage.channel);
         self.inits.push(stage.init);
         // Whatever the machine says, nothing can be started.
         let spec = self.spec.take();
+        // The child that is killed was in no cgroup of these.
+        let creation = self.tier.creation();
         let child = fork_idle_child();
         let main = child.as_ref().map_or(NO_PID, |pid| *pid);
         self.take_orders(&stage.campaigner);
@@ -113,6 +115,7 @@ impl KeeperLoop {
         self.tier.rehearse_kill_of_leaves();
         let _ = self.tier.kill_slice(&mut self.scanner, self.own_pid, &[]);
         (self.machine, self.channel, self.spec) = (machine, channel, spec);
+        self.tier.restore_creation(creation);
         self.inits.clear();
         self.exit = None;
         sys::schedule_first();
@@ -136,7 +139,7 @@ impl KeeperLoop {
             let _ = campaigner.send(&message);
         }
         self.handle(KeeperEvent::RoundBegins);
-        self.receive_messages();
+        let _ = self.receive_messages();
         self.send();
         self.handle(KeeperEvent::CampaignerGone);
         self.handle(KeeperEvent::ChildEnded { pid: NO_PID, end: ChildEnd::Exited(0) });

@@ -259,6 +259,7 @@ fn memory_that_is_held_is_there_and_unchanged() {
 
 /// Frames of callers are not written to by what is called, so that a child shares them for as long as it lives.
 #[test]
+#[allow(clippy::large_stack_arrays, reason = "a frame of some pages")]
 fn frames_that_are_held_are_shared_with_no_child() {
     alone(|_| {
         let mut frame = [7u8; 8 * PAGE];
