@@ -172,9 +172,7 @@ impl KeeperLoop {
         self.machine.hold();
         memory::hold(&mut self.buffer);
         memory::hold_stack();
-        // The machine and the callers' frames above this one, and the number of the last error, which each refused call writes.
-        memory::hold_frames((&raw const *self).addr() + size_of::<KeeperLoop>());
-        Errno::clear();
+        memory::hold_written();
     }
 
     /// Hands an observation to the machine, and performs what follows from it.

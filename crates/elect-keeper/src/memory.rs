@@ -16,6 +16,8 @@ use super::sys::errno;
 const STACK_BYTES: usize = 48 * 1024;
 /// The distance from the present end of the stack below which nothing is kept.
 const STACK_BYTES_KEPT: usize = 16 * 1024;
+/// Pages about which the kernel is asked at once whether they are there.
+const RESIDENCE_PAGES: usize = 1024;
 /// The distance from a function within which the code belongs to it, or to its neighbours.
 const NEAR_BYTES: usize = 64 * 1024;
 /// Code is mapped in blocks of this size once the start is over.
@@ -77,17 +79,35 @@ pub fn hold_stack() {
     hold(black_box(&mut stack));
 }
 
-/// The same for the stack from the present function up to this address, which must be one of a caller. Linux before 5.14 has no
-/// call for it: there these pages are copied when they are written to.
-#[inline(never)]
-pub fn hold_frames(end: usize) {
-    let here = 0u8;
+/// The same for all memory of this process that it has written to and shares with nothing but a copy of itself: heap, stack,
+/// variables. Linux before 5.14 has no call for it: there a page is copied when it is written to.
+pub fn hold_written() {
     let page = page_bytes();
-    let start = (&raw const here).addr() / page * page;
-    if start < end {
-        // SAFETY: this changes no byte: the kernel makes the pages of these frames this process's own, as a write would.
-        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_POPULATE_WRITE) };
+    for mapping in writable_mappings(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default()) {
+        let mut is_there = [0u8; RESIDENCE_PAGES];
+        for start in mapping.clone().step_by(RESIDENCE_PAGES * page) {
+            let bytes = (mapping.end - start).min(RESIDENCE_PAGES * page);
+            // SAFETY: the kernel writes one byte for each of so many pages.
+            if unsafe { libc::mincore(std::ptr::without_provenance_mut(start), bytes, is_there.as_mut_ptr()) } != 0 {
+                continue;
+            }
+            for (index, _) in is_there[..bytes / page].iter().enumerate().filter(|(_, is_there)| **is_there & 1 != 0) {
+                let address = std::ptr::without_provenance_mut(start + index * page);
+                // SAFETY: this changes no byte: the kernel makes the page this process's own, as a write would.
+                unsafe { libc::madvise(address, page, libc::MADV_POPULATE_WRITE) };
+            }
+        }
     }
+}
+
+/// Where this process may write, and no other process sees it.
+fn writable_mappings(maps: &str) -> impl Iterator<Item = Range<usize>> {
+    maps.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let [start, end] = [start, end].map(|end| usize::from_str_radix(end, 16));
+        words.next()?.starts_with("rw-p").then_some(start.ok()?..end.ok()?)
+    })
 }
 
 fn page_bytes() -> usize {
@@ -232,5 +252,7 @@ mod tests {
             assert_eq!(unused_stack(maps, elsewhere), None, "{elsewhere:x}");
         }
         assert_eq!(unused_stack("", 0x7ffe_0003_f000), None);
+        let writable: Vec<_> = writable_mappings(maps).collect();
+        assert_eq!(writable, [0x7f00_0000_0000..0x7f00_0010_0000, 0x7ffe_0000_0000..0x7ffe_0004_0000]);
     }
 }

@@ -5,7 +5,6 @@ mod locks;
 mod paths;
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use super::newcomer_wait::NEWCOMER_WAIT;
@@ -538,68 +537,5 @@ fn what_a_newer_elect_has_added_to_the_record_stays_in_it() {
         assert!(record().contains("free") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
         win(one.as_mut(), &first).await;
         assert!(record().contains("held") && record().contains(r#""weight":{"of":[1,null,"x"]}"#), "{}", record());
-    });
-}
-
-/// A thread that waits for the lock, and ends when it has it.
-async fn waits_for_lock(directory: &Path) -> std::thread::JoinHandle<io::Result<fs::File>> {
-    let path = directory.join("cron.lock");
-    let lock = fs::File::open(&path).expect("opened");
-    let file = session::LockFile::from(&fs::metadata(path).expect("there"));
-    let waiter = std::thread::spawn(move || lock.lock().map(|()| lock));
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while !lock_holders::is_waited_for(file) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("it waits");
-    waiter
-}
-
-#[test]
-fn a_leader_that_gave_up_its_lock_stands_behind_those_who_wait() {
-    let directory = directory();
-    block_on(async {
-        let (first, second) = (candidacy("first"), candidacy("second"));
-        let (mut one, mut two) = (store(directory.path()), store(directory.path()));
-        win(one.as_mut(), &first).await;
-        one.release(&first).await.expect("released");
-        // No candidate waits: at once.
-        let _claim = one.claim(&first).expect("a claim").expect("a new session");
-        campaign_until_won(one.as_mut(), &first).await;
-        let waiter = waits_for_lock(directory.path()).await;
-        one.release(&first).await.expect("released");
-        // A process has the lock and not the guard: it may be on its way.
-        for _ in 0..3 {
-            assert!(one.claim(&first).expect("an answer").is_none(), "nothing is asked for");
-            assert!(matches!(campaign(one.as_mut(), &first).await, Ok(CampaignResult::Waiting { decided: false, .. })));
-        }
-        drop(waiter.join().expect("it ends").expect("locked"));
-        let term = win(two.as_mut(), &second).await;
-        // As soon as another one leads, there is nothing to wait for but the lock.
-        assert!(matches!(campaign(one.as_mut(), &first).await, Ok(CampaignResult::Waiting { .. })));
-        assert!(one.claim(&first).expect("a claim").is_some(), "it stands again");
-        assert!(
-            matches!(campaign(one.as_mut(), &first).await, Ok(CampaignResult::Waiting { observation, .. }) if observation.leader.is_some())
-        );
-        two.release(&second).await.expect("released");
-        assert!(win(one.as_mut(), &first).await > term);
-    });
-}
-
-#[test]
-fn a_leader_that_ends_does_not_ask_who_waits() {
-    let directory = directory();
-    block_on(async {
-        let first = candidacy("first");
-        let mut one = store(directory.path());
-        win(one.as_mut(), &first).await;
-        let waiter = waits_for_lock(directory.path()).await;
-        one.campaigns_no_more();
-        one.release(&first).await.expect("released");
-        // It would stand behind the process that waits, if it had asked.
-        assert!(one.claim(&first).expect("an answer").is_some());
-        drop(waiter.join().expect("it ends").expect("locked"));
     });
 }

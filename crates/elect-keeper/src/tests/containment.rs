@@ -1,19 +1,16 @@
 //! K7: guarantees of every tier, and the additions of each tier.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::harness::*;
-use crate::cgroup::{CommandCgroup, Entrance};
 use crate::clock;
 use crate::containment::Tier;
 use crate::preexisting_children::PreexistingChild;
-use crate::spawn::{ExecStatus, spawn};
-use crate::sys::{self, Forked, Inherited};
+use crate::sys::{self, Forked};
 use crate::{Containment, Keeper, ToKeeper};
-use elect_core::{BackgroundHook, CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, StopTo, Time};
+use elect_core::{CommandEnd, FromKeeper, KILL_ALLOWANCE, NotStarted, StopTo, Time};
 
 /// Runs a test in each tier, each time in its own process and directory.
 fn in_each(body: impl Fn(&Path, Containment)) {
@@ -23,13 +20,13 @@ fn in_each(body: impl Fn(&Path, Containment)) {
     }
 }
 
-fn leaf(fixture: &KeeperFixture) -> PathBuf {
+pub fn leaf(fixture: &KeeperFixture) -> PathBuf {
     let Tier::Cgroup { leaf, .. } = &fixture.keeper.tier else { panic!("no leaf: {:?}", fixture.keeper.tier) };
     leaf.path().to_owned()
 }
 
 /// The path of a process in the unified hierarchy.
-fn cgroup_of(pid: i32) -> String {
+pub fn cgroup_of(pid: i32) -> String {
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
 }
@@ -290,113 +287,6 @@ fn a_command_is_in_its_leaf_from_the_start_and_elect_is_not_in_it() {
         }
         let inside = fs::read_to_string(leaf(&fixture).join("cgroup.procs")).expect("read");
         assert!(inside.lines().count() >= 3, "the main process, its descendant and what they started: {inside}");
-    });
-}
-
-/// Whether this kernel, and a filter for system calls, let a process be created in another cgroup and run there.
-fn can_create_inside() -> bool {
-    let leaf = CommandCgroup::make(Entrance::Move).expect("a leaf");
-    let sibling = leaf.path().with_file_name(format!("elect-{}-sibling", std::process::id()));
-    leaf.remove();
-    fs::create_dir(&sibling).expect("created");
-    let directory = fs::File::open(&sibling).expect("opened");
-    // SAFETY: the child ends at once.
-    let status = match unsafe { sys::fork_into(directory.as_fd()) } {
-        Ok(Forked::Child) => sys::exit_now(7),
-        Ok(Forked::Parent(child)) => sys::await_child(child).ok(),
-        Err(_) => None,
-    };
-    until("the cgroup is empty", || fs::remove_dir(&sibling).is_ok());
-    status.is_some_and(|status| sys::decode(status) == Ok(7))
-}
-
-#[test]
-fn a_command_is_created_in_its_leaf_where_that_is_possible_and_not_after_a_kill() {
-    within(Containment::Cgroup, |_| {
-        let (tier, _) = Containment::Cgroup.establish(true).expect("leaves");
-        assert_eq!(tier.place(true).is_waited_for(), can_create_inside());
-        assert!(!tier.place(false).is_waited_for() && !tier.check_place().is_waited_for());
-        tier.note_death_by(libc::SIGTERM);
-        assert_eq!(tier.place(true).is_waited_for(), can_create_inside());
-        tier.note_death_by(libc::SIGKILL);
-        assert!(!tier.place(true).is_waited_for());
-        tier.remove();
-    });
-}
-
-/// Some kernels, Linux 6.18 among them, kill at birth what is created in a leaf that was killed.
-#[test]
-fn a_command_starts_again_after_its_leaf_was_killed() {
-    within(Containment::Cgroup, |directory| {
-        let mut fixture = script(directory, SLEEPER).contained(Containment::Cgroup).fork();
-        fixture.arm(TERM, Time::NEVER);
-        for _ in 0..2 {
-            let main = fixture.start_until(&["main"]);
-            let leaf = leaf(&fixture);
-            assert!(cgroup_of(main).ends_with(&*leaf.file_name().expect("a name").to_string_lossy()));
-            fs::write(leaf.join("cgroup.kill"), "1").expect("killed");
-            fixture.exited(killed(libc::SIGKILL, false));
-            fixture.empty();
-        }
-    });
-}
-
-#[test]
-fn a_command_that_is_created_in_its_leaf_executes_when_the_gate_is_opened() {
-    within(Containment::Cgroup, |directory| {
-        let (tier, _) = Containment::Cgroup.establish(false).expect("a leaf");
-        if !tier.place(true).is_waited_for() {
-            note("a command cannot be created in its leaf here: there is no gate");
-            return tier.remove();
-        }
-        for is_opened in [true, false] {
-            let executable = script(directory, "exec sleep 100").executable();
-            let inherited = Inherited::take();
-            let spawned = spawn(tier.place(true), &executable, &[], inherited, None, Time::NEVER, None);
-            let mut spawned = spawned.expect("forked");
-            until("it waits", || status_of(spawned.pid, "State").starts_with('S'));
-            assert_eq!(spawned.exec_status(), ExecStatus::Pending);
-            if is_opened {
-                spawned.open_gate();
-                until("it runs", || spawned.exec_status() == ExecStatus::Succeeded);
-                signal(spawned.pid, libc::SIGTERM);
-            } else {
-                spawned.gate = None;
-                let given_up = ExecStatus::Failed(NotStarted::Failed(libc::ECANCELED));
-                until("it gives up", || spawned.exec_status() == given_up);
-            }
-            sys::await_child(spawned.pid).expect("ended");
-        }
-        tier.remove();
-    });
-}
-
-/// The keeper waits for the kernel while it creates a process in a leaf, and an order to kill may come meanwhile.
-#[test]
-fn orders_that_have_come_when_a_command_is_created_are_obeyed_before_it_executes() {
-    within(Containment::Cgroup, |directory| {
-        for term in 1..=8 {
-            let place = directory.join(term.to_string());
-            fs::create_dir(&place).expect("created");
-            let setting = script(&place, SLEEPER).contained(Containment::Cgroup);
-            let mut fixture = setting.scripts(|scripts| scripts.on_change = Some("true".into())).fork();
-            let keeper = fixture.keeper.pid();
-            signal(keeper, libc::SIGSTOP);
-            until("the keeper is stopped", || status_of(keeper, "State").starts_with('T'));
-            fixture.send(&ToKeeper::Arm { term, kill_by: Time::NEVER });
-            let run = fixture.order_start(term, &[]);
-            // The fork of the hook is long enough for an exec that waits for nothing.
-            fixture.order_background_hook(BackgroundHook::OnChange);
-            fixture.send(&ToKeeper::Kill);
-            signal(keeper, libc::SIGCONT);
-            let mut answers = std::iter::repeat_with(|| fixture.answer());
-            let is_of_start = |answer: &FromKeeper| {
-                matches!(answer, FromKeeper::Started { .. } | FromKeeper::NotStarted { .. } | FromKeeper::Exited { .. })
-            };
-            let answer = answers.find(is_of_start);
-            let never_ran = FromKeeper::NotStarted { run, why: NotStarted::Failed(libc::ECANCELED) };
-            assert_eq!(answer, Some(never_ran));
-        }
     });
 }
 

@@ -23,7 +23,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
 use crate::clock;
-use crate::spawn::Executable;
 use crate::sys::{self, Forked, Reaped};
 use crate::{Claim, CommandSpec, Containment, Departure, HookScripts, Keeper, Received, ToKeeper};
 use elect_core::{BackgroundHook, CommandEnd, FromKeeper, HookContext, Program, RunId, Signal, StopTo, Term, Time};
@@ -222,7 +221,7 @@ pub const SOON: Duration = Duration::from_secs(2);
 /// The settings of a command, by default with a long stop time-out.
 pub struct Setting {
     directory: PathBuf,
-    program: CommandSpec,
+    pub program: CommandSpec,
     containment: Containment,
 }
 
@@ -300,11 +299,6 @@ impl Setting {
     pub fn without_a_command(mut self) -> Setting {
         self.program.words = Vec::new();
         self
-    }
-
-    /// The command, for a test that starts it without a keeper.
-    pub fn executable(&self) -> Executable {
-        self.program.executable(Program::Command { term: TERM }).expect("there is a command")
     }
 
     pub fn fork(self) -> KeeperFixture {

@@ -257,17 +257,20 @@ fn memory_that_is_held_is_there_and_unchanged() {
     });
 }
 
-/// Frames of callers are not written to by what is called, so that a child shares them for as long as it lives.
+/// What is not written to soon after a fork is shared with the child for as long as that lives: frames of callers, and the heap.
 #[test]
 #[allow(clippy::large_stack_arrays, reason = "a frame of some pages")]
-fn frames_that_are_held_are_shared_with_no_child() {
+fn written_memory_that_is_held_is_shared_with_no_child() {
     alone(|_| {
         let mut frame = [7u8; 8 * PAGE];
-        black_box(&mut frame);
-        let first = frame.as_ptr().addr().div_ceil(PAGE);
+        let mut heap = vec![7u8; 8 * PAGE];
+        black_box((&mut frame, &mut heap));
         let pages = || {
-            let mapping = Mapping { pages: first..first + 7, name: String::new(), is_code: false, is_locked: false };
-            resident(own(), &[mapping])
+            [&frame[..], &heap[..]].map(|memory| {
+                let first = memory.as_ptr().addr().div_ceil(PAGE);
+                let pages = first..first + 7;
+                resident(own(), &[Mapping { pages, name: String::new(), is_code: false, is_locked: false }])
+            })
         };
         // SAFETY: the child makes one system call.
         let child = match unsafe { sys::fork() }.expect("forked") {
@@ -277,11 +280,12 @@ fn frames_that_are_held_are_shared_with_no_child() {
             },
         };
         let shared = pages();
-        memory::hold_frames(frame.as_ptr_range().end.addr());
-        let held = pages();
-        assert_eq!(held.len(), 7);
-        assert!(held.iter().all(|(page, place)| shared[page] != *place), "{shared:?} {held:?}");
-        assert!(black_box(&frame).iter().all(|&byte| byte == 7));
+        memory::hold_written();
+        for (shared, held) in shared.iter().zip(&pages()) {
+            assert_eq!(held.len(), 7);
+            assert!(held.iter().all(|(page, place)| shared[page] != *place), "{shared:?} {held:?}");
+        }
+        assert!(black_box((&frame, &heap)).0.iter().chain(&heap).all(|&byte| byte == 7));
         signal(child, libc::SIGKILL);
     });
 }

@@ -4,6 +4,7 @@
 
 mod background_hooks;
 mod containment;
+mod creation;
 mod deadline;
 mod end_of_file;
 mod harness;
