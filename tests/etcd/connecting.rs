@@ -8,7 +8,8 @@ use super::server::{EtcdOptions, EtcdServer};
 use crate::harness::certificates::Certificates;
 use crate::harness::server::PASSWORD;
 use crate::harness::slow_link::SlowLink;
-use crate::harness::{ElectCmd, Sandbox, Witness};
+use crate::harness::wait::now;
+use crate::harness::{ElectCmd, Sandbox, Witness, millis};
 
 /// T6
 #[test]
@@ -20,6 +21,27 @@ fn a_round_trip_of_200_ms_is_no_reason_to_fail_with_the_default_timings() {
     sandbox.starts(1);
     leader.terminate();
     sandbox.history().is_safe();
+}
+
+/// The fewest that the algorithm allows: the connection, the look beside the grant, the place beside the first keep-alive, and the check.
+/// A candidate that looks for those of other layouts does so once more before it leads.
+#[test]
+fn a_command_starts_after_four_round_trips_in_series() {
+    let etcd = EtcdServer::start();
+    for (options, limit) in [("?others=ignore", 4), ("", 5)] {
+        let sandbox = Sandbox::new();
+        // So long that a slow machine takes less than one of them for everything else.
+        let round_trip = Duration::from_secs(2);
+        let link = SlowLink::to(&etcd.address(), round_trip);
+        let began = now();
+        let store = format!("etcd://{}{options}", link.address());
+        let leader = ElectCmd::new(&sandbox).store(store).flag("--ttl", "120s").witness(&Witness::new()).start();
+        let took = sandbox.starts(1).latest().at.saturating_sub(began);
+        println!("figures: etcd: start to exec over round trips of 2 s{options}: {}", millis(took));
+        assert!(took >= round_trip * limit && took < round_trip * (limit + 1), "{limit}: {}", millis(took));
+        assert_eq!(link.connections(), 1);
+        leader.terminate();
+    }
 }
 
 /// B10: etcd compares a password for longer than a short lease leaves to one attempt.

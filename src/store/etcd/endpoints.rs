@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions, Error, StatusResponse};
+use etcd_client::{Client, ConnectOptions, Error, StatusResponse};
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::codegen::http::Uri;
@@ -17,6 +17,7 @@ use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 use tracing::{debug, warn};
 
 use super::dialer::{Dialer, ask_for_alert};
+use super::first_answer;
 use super::settings::Settings;
 use crate::log::VERSION_TARGET;
 use crate::store::connection::attempt::within;
@@ -278,7 +279,7 @@ async fn connect(member: &str, settings: &Settings, accepted: Accepted) -> Resul
     if let Some((name, password)) = &settings.user {
         options = options.with_user(name, &password.0);
     }
-    match Client::from_channel(Channel::Tonic(channel), Some(options)).await {
+    match Client::from_channel(first_answer::channel(channel), Some(options)).await {
         Ok(client) => Ok(client),
         Err(error) => Err(explained(member, settings, classify(error)).await),
     }

@@ -6,6 +6,7 @@
 
 mod dialer;
 mod endpoints;
+mod first_answer;
 mod keys;
 mod layout;
 mod observer;
@@ -76,6 +77,8 @@ struct Etcd {
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
     unrevoked: Vec<i64>,
+    /// The last lease was granted beside a look that found an obstacle.
+    granted_in_vain: bool,
     /// Of the boundary that is campaigned for: kept from one session to the next.
     terms: Option<Terms>,
     /// Likewise.
@@ -129,6 +132,7 @@ fn etcd(settings: Settings, hints: Notifier) -> Etcd {
         session: None,
         given: false,
         unrevoked: Vec::new(),
+        granted_in_vain: false,
         terms: None,
         others: None,
         observed_others: None,
@@ -218,8 +222,13 @@ impl Store for Etcd {
         if self.given {
             return Ok(None);
         }
-        let (keys, hints) = (&self.settings.keys, &self.hints);
-        let session = self.session.get_or_insert_with(|| Session::new(fresh_lease(), keys, candidacy, hints.clone()));
+        let (settings, hints) = (&self.settings, &self.hints);
+        let session = self.session.get_or_insert_with(|| {
+            Session::new(fresh_lease(), &settings.keys, candidacy, settings.limits.attempt, hints.clone())
+        });
+        if self.granted_in_vain {
+            session.grant_late();
+        }
         let claim = EtcdClaim { settings: self.settings.clone(), lease: session.lease() };
         Ok(Some(StoredClaim::pack(KIND.name(), candidacy.ttl.min(RELEASE_TIMEOUT_MAX), &claim)))
     }
@@ -240,10 +249,11 @@ impl Store for Etcd {
         };
         let terms = self.terms.get_or_insert_with(|| terms_of(&self.settings, candidacy));
         let others = self.others.get_or_insert_with(|| others_of(&self.settings, candidacy));
-        let stand = async |mut client: Client| session.stand(&mut client, candidacy.ttl, terms, others).await;
+        let stand = async |mut client: Client| Box::pin(session.stand(&mut client, candidacy.ttl, terms, others)).await;
         let standing = self.members.try_each(stand).await;
         match standing {
             Ok(Some(standing)) => {
+                self.granted_in_vain = false;
                 if std::mem::replace(&mut self.stays, true) {
                     self.members.look_at_version();
                 }
@@ -261,8 +271,13 @@ impl Store for Etcd {
                 if !self.session.as_ref().is_some_and(Session::lease_requested) {
                     return Err(error);
                 }
+                let was_seen = self.session.as_ref().is_some_and(Session::key_requested);
                 self.give_up_session();
                 let _ = self.settle().await;
+                if !was_seen {
+                    self.granted_in_vain = true;
+                    return Err(error);
+                }
                 let observation = Observation::obstructed(error)?;
                 // Two candidates in each other's way, which both have given up, must not come back at the same moment.
                 let rest = candidacy.ttl.mul_f64(fastrand::f64().mul_add(0.3, 0.05));

@@ -14,11 +14,14 @@
 //!   either branch is enough for etcd 3.5; two do not depend on that.
 //! - A keep-alive proves nothing by itself: a leader of the cluster that was replaced and does not know it still answers.
 //!   It counts if the transaction, sent after its answer, was served in the same raft term.
+//! - The first renewal is a keep-alive that is sent with the request for our place. It says nothing about that place, and need not: the
+//!   lease is what it prolongs, and the transaction that follows both answers finds our key on that lease, under the rule above.
 //! - The term is fixed when our key is seen to be the oldest, and kept in the same transaction that verifies it
 //!   ([`terms`](super::terms)). A key of ours that shows a term has been verified: that answer may have been lost, the win is not.
 //! - A key that was seen to be gone is never assumed to exist: a waiter without a key gets a new one, at the back of the
 //!   queue, before it can lead (etcd's own election service does not look: etcd #19597).
 
+mod lease;
 mod succession;
 mod verification;
 
@@ -27,8 +30,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, LeaseGrantOptions, LeaseKeepAliveStream,
-    LeaseKeeper, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Client, Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse, TxnResponse,
 };
 use tonic::Code;
 use tracing::{debug, info};
@@ -41,9 +44,9 @@ use super::terms::{StoredTerm, Terms};
 use super::watch::{KeyEvent, KeyWatch};
 use crate::store::{CampaignResult, Candidacy, Leader, Notifier, Observation, RenewResult, StoreError};
 use elect_core::Term;
-use elect_core::limits::TTL_MAX;
 use elect_keeper::clock;
 
+use lease::{KeepAliveReply, KeepAliveStream, keep_alive};
 pub use succession::QueueView;
 use verification::Failed;
 
@@ -58,6 +61,7 @@ const UNVERIFIED_POLLS_MAX: u32 = 4;
 const RAFT_TERM_RETRIES: usize = 2;
 
 /// Where a candidate stands, and on which lease.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false by itself")]
 pub struct Session {
     lease: i64,
     election: String,
@@ -84,6 +88,14 @@ pub struct Session {
     hand_over_to: Option<(Vec<u8>, i64)>,
     /// Whether the server has been asked for the lease: if not, there is nothing to take back.
     touched: bool,
+    /// The same of our key: if not, no other candidate can have seen anything of ours.
+    key_requested: bool,
+    /// Whether the lease is granted only after a look that has found nothing in the way.
+    grants_late: bool,
+    /// The answer to the keep-alive that was sent with the request which found our key to be the oldest, until it is used.
+    first_renewal: Option<KeepAliveReply>,
+    /// The longest time of an attempt.
+    attempt_limit: Duration,
     /// The watch on our key outlives the change from waiting to leading.
     rule: Rc<Cell<LeadState>>,
 }
@@ -115,19 +127,6 @@ struct WonTerm {
     verified: bool,
 }
 
-/// The stream of keep-alives. Dropped at the first trouble: a late answer must not be taken for the next one's.
-struct KeepAliveStream {
-    keeper: LeaseKeeper,
-    answers: LeaseKeepAliveStream,
-}
-
-/// The answer to a keep-alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct KeepAliveReply {
-    ttl: Duration,
-    raft_term: u64,
-}
-
 /// The state of our place in the queue.
 struct QueuePosition {
     created: i64,
@@ -141,7 +140,7 @@ struct QueuePosition {
 impl Session {
     /// Nothing is asked of the server yet. The lease's id is ours to choose, so that a keeper can know it before it
     /// exists.
-    pub fn new(lease: i64, keys: &Keys, candidacy: &Candidacy, hints: Notifier) -> Session {
+    pub fn new(lease: i64, keys: &Keys, candidacy: &Candidacy, attempt_limit: Duration, hints: Notifier) -> Session {
         let (boundary, keys) = (&candidacy.boundary, keys.of(&candidacy.boundary));
         Session {
             lease,
@@ -162,6 +161,10 @@ impl Session {
             predecessor: None,
             hand_over_to: None,
             touched: false,
+            key_requested: false,
+            grants_late: false,
+            first_renewal: None,
+            attempt_limit,
             rule: Rc::new(Cell::new(LeadState::NotYet)),
         }
     }
@@ -180,6 +183,16 @@ impl Session {
         self.touched
     }
 
+    /// Whether others may know of it.
+    pub fn key_requested(&self) -> bool {
+        self.key_requested
+    }
+
+    /// After an obstacle, beside which another lease would be as vain.
+    pub fn grant_late(&mut self) {
+        self.grants_late = true;
+    }
+
     /// Takes our place, or looks whether it is the first one. `None`: the lease is gone, and with it this session; who
     /// leads is still known ([`Session::requeue`]).
     pub async fn stand(
@@ -195,36 +208,20 @@ impl Session {
         // The answer to an earlier question may have been lost: the same place, the same term.
         let before = self.win.take();
         if self.created.is_none() {
-            // An obstacle is found before there is anything of ours.
-            // At once: over a long way each request takes a good part of an attempt.
-            let mut other_client = client.clone();
-            let look = async { Ok(others.check(&mut other_client, None).await) };
-            let ([oldest, _], looked) = tokio::try_join!(self.look_first(client, terms), look)?;
-            let has_looked = matches!(looked, Ok(()) | Err(StoreError::Obstacle(_)));
-            // As long as another one leads, the result is of no account.
-            if oldest.is_none() {
-                looked?;
-            }
-            self.value = self.value.clone().looking(others.looks().filter(|_| has_looked));
+            self.look_and_grant(client, ttl, terms, others).await?;
         }
-        // For the look that an earlier attempt had no time for, our key is old enough. At once, as above.
+        // For the look that an earlier attempt had no time for, our key is old enough.
         let looked_at = self.created.and(self.oldest);
+        let (mut keeping, mut looking, lease) = (client.clone(), client.clone(), self.lease);
         // The stream of keep-alives goes with the connection if what follows fails.
-        let pulse = if looked_at.is_some() {
-            let mut other_client = client.clone();
-            let keep = async {
-                self.keep(client, ttl).await?;
-                Ok::<_, StoreError>(self.pulse.take())
-            };
-            let (kept, looked) = tokio::join!(keep, others.check(&mut other_client, looked_at));
-            looked?;
-            kept?
-        } else {
-            self.keep(client, ttl).await?;
-            self.pulse.take()
-        };
-        let Some(place) = self.place(client, terms).await? else { return Ok(None) };
-        self.created = Some(place.created);
+        let mut pulse = self.pulse.take();
+        let look = async { if looked_at.is_some() { others.check(&mut looking, looked_at).await } else { Ok(()) } };
+        // At once: over a long way each request takes a good part of an attempt.
+        let (place, kept, looked) =
+            tokio::join!(self.place(client, terms), keep_alive(&mut keeping, &mut pulse, lease), look);
+        looked?;
+        let Some(place) = place? else { return Ok(None) };
+        let kept = kept?;
         self.watch_own(client, place.revision);
         let is_oldest = place.oldest.create_revision() == place.created;
         self.oldest = is_oldest.then_some(place.created);
@@ -240,7 +237,7 @@ impl Session {
             (self.win, self.value_written) = (Some(win), place.oldest.value() == self.leading_value(win));
             self.predecessor = None;
             self.rule.set(LeadState::Leads(win.term));
-            self.pulse = pulse;
+            (self.pulse, self.first_renewal) = (pulse, kept);
             return Ok(Some(CampaignResult::Won { term: win.term }));
         }
         others.look_aside(client);
@@ -330,28 +327,19 @@ impl Session {
         CampaignResult::Waiting { observation, again: Some(REQUEUE_DELAY), decided: true }
     }
 
-    /// Grants the lease, or prolongs it. Whether it is gone is found out by what hangs on it.
-    async fn keep(&mut self, client: &mut Client, ttl: Duration) -> Result<(), StoreError> {
-        if self.granted {
-            self.keep_alive(client).await?;
-            return Ok(());
-        }
-        self.touched = true;
-        let options = LeaseGrantOptions::new().with_id(self.lease);
-        match client.lease_grant(whole_seconds(ttl), Some(options)).await {
-            Ok(_) => {}
-            // The id is ours alone: an earlier request was heard although its answer was not.
-            Err(Error::GRpcStatus(status)) if status.message().contains("lease already exists") => {
-                self.keep_alive(client).await?;
-            }
-            Err(error) => return Err(classify(error)),
-        }
-        self.granted = true;
-        Ok(())
-    }
-
     /// Our key, made if it is not there; `None` if there is no lease to hang it on.
     async fn place(&mut self, client: &mut Client, terms: &mut Terms) -> Result<Option<QueuePosition>, StoreError> {
+        let place = self.find_place(client, terms).await?;
+        // At once: what is asked for beside it may fail.
+        self.created = place.as_ref().map(|place| place.created).or(self.created);
+        Ok(place)
+    }
+
+    async fn find_place(
+        &mut self,
+        client: &mut Client,
+        terms: &mut Terms,
+    ) -> Result<Option<QueuePosition>, StoreError> {
         let reads = [self.get_oldest(), terms.get()];
         if let Some(created) = self.created {
             let same = Compare::create_revision(self.key.as_str(), CompareOp::Equal, created);
@@ -377,6 +365,7 @@ impl Session {
             oldest,
             last_term,
         ]);
+        self.key_requested = true;
         let answer = match client.txn(txn).await {
             Ok(answer) => answer,
             Err(Error::GRpcStatus(status)) if status.code() == Code::NotFound => return Ok(None),
@@ -424,10 +413,14 @@ impl Session {
             (self.value, self.value_written) = (value, false);
         }
         for _ in 0..RAFT_TERM_RETRIES {
-            let sent = clock::now(); // T1
-            let beat = self.keep_alive(client).await?;
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
-            let pulse = self.pulse.take();
+            let mut pulse = self.pulse.take();
+            // An answer that is older than any request may be is none to this one.
+            let first = self.first_renewal.take().filter(|first| clock::now().since(first.sent) < self.attempt_limit);
+            let beat = match first {
+                Some(first) => Some(first),
+                None => keep_alive(client, &mut pulse, self.lease).await?,
+            };
             let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
@@ -463,35 +456,12 @@ impl Session {
             };
             self.pulse = pulse;
             if beat.raft_term == header.raft_term() {
-                return Ok(RenewResult::Credited { sent, ttl: Some(beat.ttl) });
+                return Ok(RenewResult::Credited { sent: beat.sent, ttl: Some(beat.ttl) });
             }
             let (answered, checked) = (beat.raft_term, header.raft_term());
             debug!("the keep-alive of raft term {answered} counts for nothing: the check was served in {checked}");
         }
         Err(StoreError::Unavailable("the cluster keeps changing its leader".to_owned()))
-    }
-
-    /// One keep-alive. `None`: that member knows no such lease, which a transaction has to confirm.
-    async fn keep_alive(&mut self, client: &mut Client) -> Result<Option<KeepAliveReply>, StoreError> {
-        let mut pulse = match self.pulse.take() {
-            Some(pulse) => pulse,
-            None => match client.lease_keep_alive(self.lease).await {
-                Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
-                Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
-                Err(error) => return Err(classify(error)),
-            },
-        };
-        pulse.keeper.keep_alive().await.map_err(classify)?;
-        let Some(answer) = pulse.answers.message().await.map_err(classify)? else {
-            return Err(StoreError::Unavailable("the server ended the stream of keep-alives".to_owned()));
-        };
-        let ttl = u64::try_from(answer.ttl()).unwrap_or(0);
-        if ttl == 0 {
-            return Ok(None);
-        }
-        let raft_term = answer.header().ok_or_else(incomplete_answer)?.raft_term();
-        self.pulse = Some(pulse);
-        Ok(Some(KeepAliveReply { ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
     }
 
     fn watch_own(&mut self, client: &Client, revision: i64) {
@@ -550,12 +520,6 @@ fn the_oldest() -> GetOptions {
     GetOptions::new().with_prefix().with_limit(1).with_sort(SortTarget::Create, SortOrder::Ascend)
 }
 
-/// etcd counts in seconds; what it grants is never less than what was asked for.
-fn whole_seconds(ttl: Duration) -> i64 {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    i64::try_from(seconds).unwrap_or(i64::MAX)
-}
-
 /// From an answer that ends with the ranges of the oldest key and of the term key.
 fn place(created: i64, answer: &TxnResponse) -> Result<QueuePosition, StoreError> {
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -578,16 +542,4 @@ fn lost(why: &str) -> RenewResult {
 
 fn incomplete_answer() -> StoreError {
     StoreError::Unavailable("the answer lacks what every answer has".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ttl_is_asked_for_in_whole_seconds_and_never_shortened() {
-        assert_eq!(whole_seconds(Duration::from_secs(10)), 10);
-        assert_eq!(whole_seconds(Duration::from_millis(2500)), 3);
-        assert_eq!(whole_seconds(Duration::from_nanos(1)), 1);
-    }
 }

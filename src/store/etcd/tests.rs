@@ -3,7 +3,10 @@
 mod conformance;
 mod interception;
 mod looks;
+mod lost_answers;
+mod round_trips;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +28,8 @@ const TERM_KEY: &str = "elect.term//elect/cron/";
 
 /// One member, gone with the handle.
 struct EtcdProcess {
-    child: Child,
+    child: RefCell<Child>,
+    command: RefCell<Command>,
     address: String,
     _data: tempfile::TempDir,
 }
@@ -44,7 +48,8 @@ impl EtcdProcess {
     fn launch(flags: &[&str]) -> Option<EtcdProcess> {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [client, peer] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        let child = Command::new("etcd")
+        let mut command = Command::new("etcd");
+        command
             .arg("--data-dir")
             .arg(data.path())
             .args(["--listen-client-urls", &format!("http://{client}")])
@@ -54,26 +59,46 @@ impl EtcdProcess {
             .args(["--initial-cluster", &format!("default=http://{peer}")])
             .args(flags)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd is installed: tests/run installs it");
-        let mut server = EtcdProcess { child, address: client, _data: data };
+            .stderr(Stdio::null());
+        let child = RefCell::new(spawned(&mut command));
+        let server = EtcdProcess { child, command: RefCell::new(command), address: client, _data: data };
+        server.comes_up().then_some(server)
+    }
+
+    /// Whether it answers; otherwise it has ended.
+    fn comes_up(&self) -> bool {
         let limit = clock::now() + Duration::from_secs(30);
-        while TcpStream::connect(&server.address).is_err() {
-            if server.child.try_wait().expect("our own child").is_some() {
-                return None;
+        while TcpStream::connect(&self.address).is_err() {
+            if self.child.borrow_mut().try_wait().expect("our own child").is_some() {
+                return false;
             }
             assert!(clock::now() < limit, "etcd does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(server)
+        true
     }
+
+    /// Kills it, and starts it again with its data: in another raft term.
+    fn restart(&self) {
+        self.end();
+        *self.child.borrow_mut() = spawned(&mut self.command.borrow_mut());
+        assert!(self.comes_up(), "etcd has ended");
+    }
+
+    fn end(&self) {
+        let mut child = self.child.borrow_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn spawned(command: &mut Command) -> Child {
+    command.spawn().expect("etcd is installed: tests/run installs it")
 }
 
 impl Drop for EtcdProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

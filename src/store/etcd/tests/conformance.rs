@@ -45,6 +45,10 @@ impl ConformanceSupport for EtcdSupport {
         client.delete(format!("{prefix}{boundary}/"), Some(below)).await.expect("deleted");
     }
 
+    fn renews_with_take(&self) -> bool {
+        true
+    }
+
     /// The age of keys does.
     fn record_decides(&self) -> bool {
         false

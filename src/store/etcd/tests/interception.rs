@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::{Channel, Client};
+use etcd_client::Client;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
-use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt, service_fn};
 
+use super::super::first_answer;
 use super::EtcdProcess;
 
 /// The fate of a request.
@@ -21,7 +21,13 @@ pub enum Outcome {
     /// It is never answered.
     Held,
     Failed(Code),
+    /// The server executes it, and the answer is lost.
+    Unanswered,
+    /// Its client hears of no answer, and the server gets it when the test says so.
+    Late,
 }
+
+type Connection = tonic::transport::Channel;
 
 /// A request that a client has begun. Of a stream it is not known what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,47 +55,29 @@ struct State {
     rule: Option<Rule>,
     seen: Vec<SeenRequest>,
     delay: Duration,
+    /// The round trips in series that were answered, and that were begun. Watches do not count: no request waits for one.
+    answered: u32,
+    begun: u32,
+    late: Vec<Request<Body>>,
 }
 
 /// One connection.
 pub struct Interception {
     pub client: Client,
     state: Arc<Mutex<State>>,
+    connection: Connection,
 }
 
 impl Interception {
     pub async fn of(server: &EtcdProcess) -> Interception {
         let channel = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
-        let channel = Mutex::new(channel.connect().await.expect("a server that is up"));
-        let (channel, state) = (Arc::new(channel), Arc::<Mutex<State>>::default());
+        let channel = channel.connect().await.expect("a server that is up");
+        let state = Arc::<Mutex<State>>::default();
         let known = Arc::clone(&state);
-        let service = service_fn(move |request: Request<Body>| {
-            let channel = channel.lock().expect("no test has panicked").clone();
-            let known = Arc::clone(&known);
-            async move {
-                let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-                let is_stream = ["LeaseKeepAlive", "Watch"].contains(&method.as_str());
-                let (head, body) = request.into_parts();
-                let (bytes, body) = if is_stream {
-                    (Vec::new(), body)
-                } else {
-                    let bytes = body.collect().await?.to_bytes();
-                    (bytes.to_vec(), Body::new(Full::new(bytes)))
-                };
-                let decide = |state: &mut State| (state.delay, state.decide(SeenRequest { method, body: bytes }));
-                let (delay, outcome) = decide(&mut known.lock().expect("no test has panicked"));
-                tokio::time::sleep(delay).await;
-                match outcome {
-                    Outcome::Passed => {}
-                    Outcome::Held => std::future::pending().await,
-                    Outcome::Failed(code) => return Ok(Status::new(code, "etcdserver: by the test").into_http()),
-                }
-                Ok::<Response<Body>, BoxError>(channel.oneshot(Request::from_parts(head, body)).await?)
-            }
-        });
-        let channel = Channel::Custom(BoxCloneSyncService::new(service));
-        let client = Client::from_channel(channel, None).await.expect("a client");
-        Interception { client, state }
+        let connection = channel.clone();
+        let service = service_fn(move |request: Request<Body>| carry(request, channel.clone(), Arc::clone(&known)));
+        let client = Client::from_channel(first_answer::channel(service), None).await.expect("a client");
+        Interception { client, state, connection }
     }
 
     /// From now on; what was seen so far is forgotten.
@@ -100,6 +88,24 @@ impl Interception {
     /// From now on each request takes this much longer.
     pub fn slow(&self, delay: Duration) {
         self.state.lock().expect("no test has panicked").delay = delay;
+    }
+
+    /// The round trips in series since this was asked last: a request is one more than what was answered before it.
+    pub fn trips(&self) -> u32 {
+        let mut state = self.state.lock().expect("no test has panicked");
+        state.answered = 0;
+        std::mem::take(&mut state.begun)
+    }
+
+    /// The server gets what is late, and executes it.
+    pub async fn deliver(&self) -> usize {
+        let late = std::mem::take(&mut self.state.lock().expect("no test has panicked").late);
+        let count = late.len();
+        for request in late {
+            let answer = self.connection.clone().oneshot(request).await.expect("the server is up");
+            let _ = answer.into_body().frame().await;
+        }
+        count
     }
 
     /// The requests since this was asked last.
@@ -119,4 +125,80 @@ impl State {
         self.seen.push(request);
         outcome
     }
+
+    /// A request is sent. Returns in which round trip.
+    fn begin(&mut self) -> u32 {
+        self.begun = self.begun.max(self.answered + 1);
+        self.answered + 1
+    }
+
+    fn answer(&mut self, trip: u32) {
+        self.answered = self.answered.max(trip);
+    }
+}
+
+async fn carry(
+    request: Request<Body>,
+    channel: Connection,
+    known: Arc<Mutex<State>>,
+) -> Result<Response<Body>, BoxError> {
+    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let (is_watch, is_pulse) = (method == "Watch", method == "LeaseKeepAlive");
+    let (head, body) = request.into_parts();
+    let (bytes, body) = if is_watch || is_pulse {
+        (Vec::new(), body)
+    } else {
+        let bytes = body.collect().await?.to_bytes();
+        (bytes.to_vec(), Body::new(Full::new(bytes)))
+    };
+    let decide = |state: &mut State| {
+        let trip = if is_watch { 0 } else { state.begin() };
+        (trip, state.delay, state.decide(SeenRequest { method, body: bytes }))
+    };
+    let (trip, delay, outcome) = decide(&mut known.lock().expect("no test has panicked"));
+    tokio::time::sleep(delay).await;
+    let body = if is_pulse { counted_requests(body, Arc::clone(&known)) } else { body };
+    let request = Request::from_parts(head, body);
+    let failed = |code| Ok(Status::new(code, "etcdserver: by the test").into_http());
+    match outcome {
+        Outcome::Passed => {}
+        Outcome::Held => std::future::pending().await,
+        Outcome::Failed(code) => return failed(code),
+        Outcome::Unanswered => {
+            let _ = channel.oneshot(request).await?.into_body().frame().await;
+            return failed(Code::Unavailable);
+        }
+        Outcome::Late => {
+            known.lock().expect("no test has panicked").late.push(request);
+            return failed(Code::Unavailable);
+        }
+    }
+    let answer = channel.oneshot(request).await?;
+    if is_pulse {
+        return Ok(answer.map(|body| counted_answers(body, known)));
+    }
+    known.lock().expect("no test has panicked").answer(trip);
+    Ok(answer)
+}
+
+/// Of a stream of keep-alives: the first one was counted when it was opened.
+fn counted_requests(body: Body, known: Arc<Mutex<State>>) -> Body {
+    let mut is_first = true;
+    Body::new(body.map_frame(move |frame| {
+        if !std::mem::take(&mut is_first) {
+            known.lock().expect("no test has panicked").begin();
+        }
+        frame
+    }))
+}
+
+/// The answer to the keep-alive that was sent last: there is never more than one under way.
+fn counted_answers(body: Body, known: Arc<Mutex<State>>) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let mut state = known.lock().expect("no test has panicked");
+        let trip = state.begun;
+        state.answer(trip);
+        drop(state);
+        frame
+    }))
 }

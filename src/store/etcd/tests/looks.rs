@@ -25,7 +25,7 @@ use elect_keeper::clock;
 const ATTEMPT: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(10);
 
-fn with_server(test: impl AsyncFnOnce(&EtcdProcess)) {
+pub fn with_server(test: impl AsyncFnOnce(&EtcdProcess)) {
     with_server_of(&[], test);
 }
 
@@ -50,35 +50,50 @@ fn keys_of(option: &str) -> Keys {
 }
 
 /// A candidate of cron, whose connection a test chooses for each attempt.
-struct Standing {
+pub struct Standing {
     session: Session,
+    candidacy: Candidacy,
     terms: Terms,
     others: Others,
 }
 
 impl Standing {
     fn new(lease: i64) -> Standing {
+        Standing::within(lease, ATTEMPT)
+    }
+
+    /// With attempts of this length.
+    pub fn within(lease: i64, limit: Duration) -> Standing {
         let (keys, boundary) = (keys_of(""), Boundary::shared("cron").expect("a name"));
         let identity = Identity { id: "id".into(), name: "name".into(), host: "host".into(), port: None };
         let candidacy = Candidacy { boundary: boundary.clone(), identity, ttl: TTL };
         Standing {
-            session: Session::new(lease, &keys, &candidacy, Notifier::disconnected()),
+            session: Session::new(lease, &keys, &candidacy, limit, Notifier::disconnected()),
             terms: Terms::new(&keys, &boundary),
             others: Others::new(&keys, &boundary),
+            candidacy,
         }
     }
 
+    pub async fn asks(&mut self, link: &Interception) -> Result<RenewResult, StoreError> {
+        self.session.renew(&mut link.client.clone(), &self.candidacy, &mut self.terms).await
+    }
+
+    pub async fn renews(&mut self, link: &Interception) -> RenewResult {
+        self.asks(link).await.expect("an answer")
+    }
+
     /// `None`: its time was up.
-    async fn stands(&mut self, link: &Interception) -> Option<Result<Option<CampaignResult>, StoreError>> {
+    pub async fn stands(&mut self, link: &Interception) -> Option<Result<Option<CampaignResult>, StoreError>> {
         let mut client = link.client.clone();
-        let stand = self.session.stand(&mut client, TTL, &mut self.terms, &mut self.others);
+        let stand = Box::pin(self.session.stand(&mut client, TTL, &mut self.terms, &mut self.others));
         timeout(ATTEMPT, stand).await.ok()
     }
 }
 
 impl Interception {
     /// A store whose first connection this is.
-    fn store(&self, server: &EtcdProcess, option: &str) -> Etcd {
+    pub fn store(&self, server: &EtcdProcess, option: &str) -> Etcd {
         let url = format!("etcd://{}{option}", server.address);
         let settings = Settings::new(&StoreUrl::parse(&url).expect("a URL"), &access(), |_| None).expect("settings");
         let mut store = etcd(settings, Notifier::disconnected());
@@ -87,13 +102,13 @@ impl Interception {
     }
 
     /// A candidate of cron.
-    fn candidate(&self, server: &EtcdProcess, option: &str) -> EtcdCandidate {
+    pub fn candidate(&self, server: &EtcdProcess, option: &str) -> EtcdCandidate {
         EtcdCandidate { store: Box::new(self.store(server, option)), ..EtcdCandidate::at(server, option, "cron") }
     }
 }
 
 impl EtcdCandidate {
-    async fn campaigns(&mut self) -> Result<CampaignResult, StoreError> {
+    pub async fn campaigns(&mut self) -> Result<CampaignResult, StoreError> {
         self.store.claim(&self.candidacy).expect("a claim");
         self.store.campaign(&self.candidacy).await
     }
@@ -172,7 +187,7 @@ fn a_candidate_keeps_its_lease_while_a_look_lasts_long_and_its_stream_goes_with_
         assert!(standing.stands(&first).await.is_none(), "the look lasts longer than the attempt");
         assert_eq!(
             (keeps(&first), server.etcdctl(&["get", "--keys-only", "/elect/cron/a1"]).as_str()),
-            (0, "/elect/cron/a1")
+            (1, "/elect/cron/a1")
         );
         assert!(standing.stands(&first).await.is_none(), "it does so again");
         assert_eq!(keeps(&first), 1, "the lease was prolonged beside it");
