@@ -92,12 +92,13 @@ fn a_stop_that_takes_too_long_is_explained_in_one_line() {
 #[test]
 fn a_suspended_campaigner_does_not_report_a_command_that_has_ended_meanwhile() {
     let sandbox = Sandbox::new();
-    let witness = Witness::new().stubborn();
-    let mut leader = ElectCmd::new(&sandbox).flag("--stop-timeout", "1s").witness(&witness).start();
-    sandbox.starts(1);
+    let script = "trap 'echo told' TERM; echo runs; while :; do sleep 0.1; done";
+    let mut leader = ElectCmd::new(&sandbox).flag("--stop-timeout", "1s").shell(script).start();
+    until("the command runs", || leader.output().contains("runs"));
     let keeper = leader.keeper();
     leader.signal(Signal::SIGTERM);
-    leader.wait_for_log("asked to stop");
+    // The log says so before the keeper has the order.
+    until("the command is asked to stop", || leader.output().contains("told"));
     leader.signal(Signal::SIGSTOP);
     until("the command is killed", || crate::harness::processes::children(keeper).is_empty());
     throughout(Duration::from_millis(1_500), "it stays suspended", || true);
