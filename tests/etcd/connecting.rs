@@ -23,6 +23,20 @@ fn a_round_trip_of_200_ms_is_no_reason_to_fail_with_the_default_timings() {
     sandbox.history().is_safe();
 }
 
+/// S6: the attempt that is refused has no time left for anything else.
+#[test]
+fn a_user_without_rights_is_refused_at_the_first_contact_over_a_round_trip_of_200_ms() {
+    let etcd = EtcdServer::start();
+    etcd.enable_auth();
+    let sandbox = Sandbox::new();
+    let link = SlowLink::to(&etcd.address(), Duration::from_millis(200));
+    let elect = ElectCmd::new(&sandbox).store(format!("etcd://{}", link.address())).flag("--username", "stranger");
+    let ended = elect.variable("ELECT_PASSWORD", PASSWORD).switch("-n").command(["true"]).run();
+    assert_eq!(ended.status.code(), Some(77), "{ended:?}");
+    ended.stderr_contains(&["permission denied"]);
+    assert!(!ended.stderr.contains("in time"), "{ended:?}");
+}
+
 /// The fewest that the algorithm allows: the connection, the look beside the grant, the place beside the first keep-alive, and the check.
 /// A candidate that looks for those of other layouts does so once more before it leads.
 #[test]

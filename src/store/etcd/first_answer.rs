@@ -2,7 +2,7 @@
 //!
 //! Of that answer the library tells only whether there is such a lease. The raft term in it decides whether it counts, so the library gets it
 //! twice: one for itself, and one as the first message of the stream. Without it, opening a stream would cost one more round trip.
-//! If the library did not take one, an answer too many would be there before the next keep-alive, which refuses the stream then.
+//! If the library did not take the first answer, an answer too many would be there before the next keep-alive, which refuses the stream then.
 
 use etcd_client::Channel;
 use http_body_util::BodyExt;

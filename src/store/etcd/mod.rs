@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::store::claim_release::{ClaimRelease, RELEASE_TIMEOUT_MAX, StoredClaim, until_settled};
+use crate::store::connection::attempt::within;
 use crate::store::connection::tls::warn_unverified;
 use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
@@ -77,7 +78,7 @@ struct Etcd {
     /// Leases that we gave up without hearing that they are gone. What hangs on them must not make us leader again, under
     /// a term that is over.
     unrevoked: Vec<i64>,
-    /// The last lease was granted beside a look that found an obstacle.
+    /// The last lease was granted beside a look that found an obstacle or was refused, and no campaign has been answered since.
     granted_in_vain: bool,
     /// Of the boundary that is campaigned for: kept from one session to the next.
     terms: Option<Terms>,
@@ -234,6 +235,7 @@ impl Store for Etcd {
     }
 
     async fn campaign(&mut self, candidacy: &Candidacy) -> Result<CampaignResult, StoreError> {
+        let deadline = clock::now() + self.settings.limits.attempt;
         self.given = true;
         self.settle().await?;
         if let Some(waiting) = self.rests() {
@@ -273,9 +275,13 @@ impl Store for Etcd {
                 }
                 let was_seen = self.session.as_ref().is_some_and(Session::key_requested);
                 self.give_up_session();
-                let _ = self.settle().await;
+                self.granted_in_vain |= !was_seen;
+                // A refusal has ended the connection: over a new one there is not always time, and the next request begins with it.
+                if was_seen || matches!(error, StoreError::Obstacle(_)) {
+                    // What was found is told in time, whatever becomes of this.
+                    let _ = within(deadline.since(clock::now()) / 2, self.settle()).await;
+                }
                 if !was_seen {
-                    self.granted_in_vain = true;
                     return Err(error);
                 }
                 let observation = Observation::obstructed(error)?;

@@ -71,6 +71,8 @@ pub struct Session {
     hints: Notifier,
     /// Whether the server has the lease, as far as we know.
     granted: bool,
+    /// Whether our key was ever seen.
+    has_stood: bool,
     /// Our key's create revision, while we know the key to be there.
     created: Option<i64>,
     /// The same if our key was the oldest when it was read last.
@@ -82,6 +84,8 @@ pub struct Session {
     leader: Option<Leader>,
     unverified: u32,
     pulse: Option<KeepAliveStream>,
+    /// Whether a keep-alive for this lease was ever sent.
+    kept_alive: bool,
     own: Option<KeyWatch>,
     predecessor: Option<KeyWatch>,
     /// The successor's key and its create revision, for the release.
@@ -150,6 +154,7 @@ impl Session {
             form: keys.value,
             hints,
             granted: false,
+            has_stood: false,
             created: None,
             oldest: None,
             value_written: false,
@@ -157,6 +162,7 @@ impl Session {
             leader: None,
             unverified: 0,
             pulse: None,
+            kept_alive: false,
             own: None,
             predecessor: None,
             hand_over_to: None,
@@ -215,10 +221,11 @@ impl Session {
         let (mut keeping, mut looking, lease) = (client.clone(), client.clone(), self.lease);
         // The stream of keep-alives goes with the connection if what follows fails.
         let mut pulse = self.pulse.take();
+        let is_first = self.sends_first_keep_alive();
         let look = async { if looked_at.is_some() { others.check(&mut looking, looked_at).await } else { Ok(()) } };
         // At once: over a long way each request takes a good part of an attempt.
         let (place, kept, looked) =
-            tokio::join!(self.place(client, terms), keep_alive(&mut keeping, &mut pulse, lease), look);
+            tokio::join!(self.place(client, terms), keep_alive(&mut keeping, &mut pulse, lease, is_first), look);
         looked?;
         let Some(place) = place? else { return Ok(None) };
         let kept = kept?;
@@ -245,6 +252,20 @@ impl Session {
         self.watch_predecessor(client, place.created).await?;
         self.pulse = pulse;
         Ok(Some(self.waits()))
+    }
+
+    async fn keeps_alive(
+        &mut self,
+        client: &mut Client,
+        pulse: &mut Option<KeepAliveStream>,
+    ) -> Result<Option<KeepAliveReply>, StoreError> {
+        let is_first = self.sends_first_keep_alive();
+        keep_alive(client, pulse, self.lease, is_first).await
+    }
+
+    /// Whether none was sent before.
+    fn sends_first_keep_alive(&mut self) -> bool {
+        !std::mem::replace(&mut self.kept_alive, true)
     }
 
     /// The first look of a session: at the oldest candidate and the term key. The first one of all also finds out
@@ -322,7 +343,11 @@ impl Session {
     /// The answer of a candidate whose lease is gone: it comes back with a new one, at the back of the queue. It knows
     /// who leads as well as before.
     pub fn requeue(self) -> CampaignResult {
-        info!("the lease of this candidate was gone while it waited: it queues again");
+        if self.has_stood {
+            info!("the lease of this candidate was gone while it waited: it queues again");
+        } else {
+            info!("the lease of this candidate was gone before it had a place in the queue: it asks for another one");
+        }
         let observation = Observation { leader: self.leader, ..Observation::default() };
         CampaignResult::Waiting { observation, again: Some(REQUEUE_DELAY), decided: true }
     }
@@ -332,6 +357,7 @@ impl Session {
         let place = self.find_place(client, terms).await?;
         // At once: what is asked for beside it may fail.
         self.created = place.as_ref().map(|place| place.created).or(self.created);
+        self.has_stood |= self.created.is_some();
         Ok(place)
     }
 
@@ -415,12 +441,17 @@ impl Session {
         for _ in 0..RAFT_TERM_RETRIES {
             // Nothing of the renewal is credited if what follows fails: the stream goes with the connection.
             let mut pulse = self.pulse.take();
-            // An answer that is older than any request may be is none to this one.
+            // Older than A: no answer to this request.
             let first = self.first_renewal.take().filter(|first| clock::now().since(first.sent) < self.attempt_limit);
             let beat = match first {
                 Some(first) => Some(first),
-                None => keep_alive(client, &mut pulse, self.lease).await?,
+                None => self.keeps_alive(client, &mut pulse).await?,
             };
+            // Sent beside the check: it costs no time.
+            let mut unproven = pulse.take_if(|stream| !stream.is_prompt());
+            if let Some(stream) = &mut unproven {
+                stream.ask().await?;
+            }
             let answer = client.txn(self.check(created, win, terms)).await.map_err(classify)?;
             if !answer.succeeded() {
                 match self.fails(created, &answer) {
@@ -454,7 +485,10 @@ impl Session {
             let Some(beat) = beat else {
                 return Err(StoreError::Unavailable("the lease is not found although our key hangs on it".to_owned()));
             };
-            self.pulse = pulse;
+            if let Some(stream) = &mut unproven {
+                stream.prove().await?;
+            }
+            self.pulse = pulse.or(unproven);
             if beat.raft_term == header.raft_term() {
                 return Ok(RenewResult::Credited { sent: beat.sent, ttl: Some(beat.ttl) });
             }

@@ -1,6 +1,7 @@
 //! The store says that we won. Nothing may run before a renewal that it has executed after the win has been credited, nor
 //! before the follower is gone; the renewals go on until then. A renewal is asked for here; a store may have sent it behind
-//! the request that won, or beside it (DESIGN.md 5.2, 5.4).
+//! the request that won (DESIGN.md 5.4), or the half of it that prolongs the lease beside that
+//! request: then only the check is executed after the win (5.2).
 
 use std::time::Duration;
 

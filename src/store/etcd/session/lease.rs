@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
+use etcd_client::{Client, Error, LeaseGrantOptions, LeaseKeepAliveResponse, LeaseKeepAliveStream, LeaseKeeper};
 
 use super::super::endpoints::classify;
 use super::super::others::Others;
@@ -20,6 +20,8 @@ use elect_keeper::clock;
 pub(super) struct KeepAliveStream {
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
+    /// Whether a keep-alive that was sent behind another answer was answered within an attempt.
+    is_prompt: bool,
 }
 
 /// The answer to a keep-alive.
@@ -77,33 +79,76 @@ impl Session {
     }
 }
 
+impl KeepAliveStream {
+    /// Sends a keep-alive, unless there is an answer that was not asked for: it must not be taken for the answer to this one.
+    pub(super) async fn ask(&mut self) -> Result<(), StoreError> {
+        let early = poll_fn(|context| {
+            Poll::Ready(match pin!(self.answers.message()).poll(context) {
+                Poll::Ready(early) => Some(early),
+                Poll::Pending => None,
+            })
+        });
+        match early.await {
+            None => self.keeper.keep_alive().await.map_err(classify),
+            Some(Err(error)) => Err(classify(error)),
+            Some(Ok(None)) => Err(ended()),
+            Some(Ok(Some(_))) => {
+                Err(StoreError::Unavailable("the stream of renewals holds an answer that was not asked for".to_owned()))
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Result<LeaseKeepAliveResponse, StoreError> {
+        self.answers.message().await.map_err(classify)?.ok_or_else(ended)
+    }
+
+    /// The answer to a keep-alive that was sent behind another answer. What answers with a delay of its own, as etcd's grpc-proxy does,
+    /// has not answered this one by the end of the attempt.
+    pub(super) async fn prove(&mut self) -> Result<(), StoreError> {
+        self.answer().await?;
+        self.is_prompt = true;
+        Ok(())
+    }
+
+    pub(super) fn is_prompt(&self) -> bool {
+        self.is_prompt
+    }
+}
+
+fn ended() -> StoreError {
+    classify(Error::LeaseKeepAliveError(String::new()))
+}
+
 /// One keep-alive, on the stream if there is one. `None`: that member knows no such lease, which a transaction has to confirm.
+///
+/// The first answer on a stream counts only for the first keep-alive of a lease. Answers name their lease and not their request: on a later
+/// stream, a proxy may give an answer to a request of an earlier one first.
 pub(super) async fn keep_alive(
     client: &mut Client,
     pulse: &mut Option<KeepAliveStream>,
     lease: i64,
+    is_first: bool,
 ) -> Result<Option<KeepAliveReply>, StoreError> {
-    let sent = clock::now(); // T1
-    let mut stream = match pulse.take() {
+    let mut sent = clock::now(); // T1
+    let (mut stream, counts) = match pulse.take() {
         Some(mut stream) => {
-            if is_out_of_step(&mut stream.answers).await {
-                return Err(StoreError::Unavailable(
-                    "the stream of keep-alives has ended, or is out of step".to_owned(),
-                ));
-            }
-            stream.keeper.keep_alive().await.map_err(classify)?;
-            stream
+            stream.ask().await?;
+            (stream, true)
         }
         // The request that opens the stream is a keep-alive, whose answer comes twice: see `first_answer`.
         None => match client.lease_keep_alive(lease).await {
-            Ok((keeper, answers)) => KeepAliveStream { keeper, answers },
+            Ok((keeper, answers)) => (KeepAliveStream { keeper, answers, is_prompt: false }, is_first),
             Err(Error::LeaseKeepAliveError(_)) => return Ok(None),
             Err(error) => return Err(classify(error)),
         },
     };
-    let Some(answer) = stream.answers.message().await.map_err(classify)? else {
-        return Err(StoreError::Unavailable("the server ended the stream of keep-alives".to_owned()));
-    };
+    let mut answer = stream.answer().await?;
+    if !counts && answer.ttl() > 0 {
+        sent = clock::now(); // T1
+        stream.ask().await?;
+        answer = stream.answer().await?;
+        stream.is_prompt = true;
+    }
     let ttl = u64::try_from(answer.ttl()).unwrap_or(0);
     if ttl == 0 {
         return Ok(None);
@@ -111,11 +156,6 @@ pub(super) async fn keep_alive(
     let raft_term = answer.header().ok_or_else(incomplete_answer)?.raft_term();
     *pulse = Some(stream);
     Ok(Some(KeepAliveReply { sent, ttl: Duration::from_secs(ttl).min(TTL_MAX), raft_term }))
-}
-
-/// Whether there is an answer that was not asked for, or the end: it must not be taken for the next answer.
-async fn is_out_of_step(answers: &mut LeaseKeepAliveStream) -> bool {
-    poll_fn(|context| Poll::Ready(pin!(answers.message()).poll(context).is_ready())).await
 }
 
 /// Grants a lease, whose id is ours alone: if it exists, an earlier request was heard although its answer was not. Whether it is gone is

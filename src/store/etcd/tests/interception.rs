@@ -6,6 +6,7 @@ use std::time::Duration;
 use etcd_client::Client;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
+use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
@@ -59,6 +60,8 @@ struct State {
     answered: u32,
     begun: u32,
     late: Vec<Request<Body>>,
+    /// The server gets the first keep-alive of each stream alone.
+    one_keep_alive: bool,
 }
 
 /// One connection.
@@ -88,6 +91,11 @@ impl Interception {
     /// From now on each request takes this much longer.
     pub fn slow(&self, delay: Duration) {
         self.state.lock().expect("no test has panicked").delay = delay;
+    }
+
+    /// From now on the server gets of each stream only the first keep-alive.
+    pub fn one_keep_alive_passes(&self) {
+        self.state.lock().expect("no test has panicked").one_keep_alive = true;
     }
 
     /// The round trips in series since this was asked last: a request is one more than what was answered before it.
@@ -185,10 +193,12 @@ async fn carry(
 fn counted_requests(body: Body, known: Arc<Mutex<State>>) -> Body {
     let mut is_first = true;
     Body::new(body.map_frame(move |frame| {
-        if !std::mem::take(&mut is_first) {
-            known.lock().expect("no test has panicked").begin();
+        if std::mem::take(&mut is_first) {
+            return frame;
         }
-        frame
+        let mut state = known.lock().expect("no test has panicked");
+        state.begin();
+        if state.one_keep_alive { frame.map_data(|_| Bytes::new()) } else { frame }
     }))
 }
 

@@ -1,10 +1,11 @@
 //! Requests that are sent at once and whose answers are lost: the server has executed all of them, some, or none, and the rest later or never.
 
+use tokio::time::timeout;
 use tonic::Code;
 
 use super::interception::{Interception, Outcome, SeenRequest};
 use super::looks::with_server;
-use super::{EtcdCandidate, EtcdProcess, put_at};
+use super::{EtcdCandidate, EtcdProcess, access, put_at};
 use crate::store::{CampaignResult, RenewResult, Store, StoreError};
 use elect_keeper::clock;
 
@@ -193,5 +194,32 @@ fn a_revocation_that_is_executed_late_ends_no_later_win() {
         assert_eq!(first.deliver().await, 1, "the revocation");
         one.is_credited().await;
         assert_eq!((queue(server).lines().count(), leases(server).len()), (1, 1));
+    });
+}
+
+/// The lease stays until the next request, which begins with it.
+#[test]
+fn a_revocation_that_is_not_answered_replaces_neither_an_obstacle_nor_a_refusal() {
+    with_server(async |server| {
+        put_at(server, "cron/2f", 0x2f, None).await;
+        for is_refused in [false, true] {
+            let link = Interception::of(server).await;
+            let (mut store, candidacy) = (link.store(server, ""), EtcdCandidate::at(server, "", "cron").candidacy);
+            link.rule(move |request| match request.method.as_str() {
+                "LeaseRevoke" => Outcome::Held,
+                "Txn" if is_refused => Outcome::Failed(Code::PermissionDenied),
+                _ => Outcome::Passed,
+            });
+            store.claim(&candidacy).expect("a claim");
+            let asked = clock::now();
+            let found = timeout(access().request_timeout, store.campaign(&candidacy)).await.expect("in time");
+            println!("found after {:?}: {found:?}", clock::now().since(asked));
+            match found {
+                Err(StoreError::Obstacle(_)) => assert!(!is_refused),
+                Err(StoreError::Refused(_)) => assert!(is_refused),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!((store.unrevoked.len(), store.granted_in_vain), (1, true));
+        }
     });
 }

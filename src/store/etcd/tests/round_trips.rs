@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use etcd_client::Client;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
@@ -176,8 +177,45 @@ fn an_answer_that_was_not_asked_for_is_not_taken_for_the_next_one() {
         link.client = Client::from_channel(first_answer::channel(channel), None).await.expect("a client");
         let mut one = Standing::within(0xa1, Duration::from_secs(60));
         one.stands(&link).await.expect("in time").expect("an answer");
-        assert!(matches!(one.renews(&link).await, RenewResult::Credited { .. }), "by the first answer");
         let renewed = one.asks(&link).await;
         assert!(matches!(renewed, Err(StoreError::Unavailable(_))), "{renewed:?}");
+    });
+}
+
+/// Behind etcd's grpc-proxy it may be that of a keep-alive on the stream before, which was given up.
+#[test]
+fn the_first_answer_on_a_stream_that_is_opened_again_is_not_credited() {
+    with_server(async |server| {
+        const DELAY: Duration = Duration::from_millis(300);
+        let mut one = Standing::within(0xa1, Duration::from_secs(60));
+        let (first, second) = (Interception::of(server).await, Interception::of(server).await);
+        one.stands(&first).await.expect("in time").expect("an answer");
+        first.rule(|request| match request.method.as_str() {
+            "Txn" => Outcome::Failed(Code::Unavailable),
+            _ => Outcome::Passed,
+        });
+        assert!(one.asks(&first).await.is_err());
+        second.rule(|_| Outcome::Passed);
+        second.slow(DELAY);
+        let opened = clock::now();
+        let RenewResult::Credited { sent, .. } = one.renews(&second).await else { panic!("not credited") };
+        assert_eq!(second.count(is_keep_alive), 1, "it was opened there");
+        assert!(sent.since(opened) >= DELAY, "sent {:?} after the stream was opened", sent.since(opened));
+    });
+}
+
+/// As etcd's grpc-proxy, which answers the first keep-alive on a stream, and the next one much later.
+#[test]
+fn no_renewal_is_credited_where_the_second_keep_alive_is_not_answered() {
+    with_server(async |server| {
+        let link = Interception::of(server).await;
+        link.one_keep_alive_passes();
+        let mut one = Standing::within(0xa1, Duration::from_secs(60));
+        let won = one.stands(&link).await;
+        assert!(matches!(won, Some(Ok(Some(CampaignResult::Won { .. })))), "{won:?}");
+        for _ in 0..2 {
+            let renewed = timeout(Duration::from_secs(1), one.asks(&link)).await;
+            assert!(renewed.is_err(), "{renewed:?}");
+        }
     });
 }
