@@ -295,7 +295,7 @@ impl Tier {
         }
     }
 
-    /// A child was killed. Whoever sent SIGKILL, it may have been by `cgroup.kill` (see [`CommandCgroup::fork`]).
+    /// A child was killed. That SIGKILL may have come from `cgroup.kill`, whoever wrote to it (see [`CommandCgroup::fork`]).
     pub fn note_death_by(&self, signal: i32) {
         if signal == libc::SIGKILL {
             self.leaves().into_iter().flatten().for_each(CommandCgroup::create_outside);

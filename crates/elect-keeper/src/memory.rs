@@ -180,7 +180,7 @@ pub fn release_startup_pages() {
 unsafe extern "C" fn release_segments(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
     // SAFETY: the loader passes a valid structure.
     let segments = unsafe { segments_of(info) };
-    // What the loader has written to is in a segment that may be written to.
+    // The places that the loader has written to are in a segment that may be written to.
     for (_, segment) in segments.into_iter().flatten().filter(|(flags, _)| flags & libc::PF_W == 0) {
         divide(segment.clone());
         release(segment);

@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceExt, service_fn};
 
 /// The bytes before each message of gRPC: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-/// What is longer is no answer to a keep-alive, and stays as it is.
+/// A longer message is no answer to a keep-alive, and stays as it is.
 const ANSWER_MAX: usize = 4096;
 
 /// A channel for the client library, on which the first answer of each stream of keep-alives comes twice.
@@ -39,7 +39,7 @@ fn twice(body: Body) -> Body {
     Body::new(body.map_frame(move |frame| frame.map_data(|data| first.repeat(data))))
 }
 
-/// What has come of the first message of a stream; `None` as soon as all of it has.
+/// The part of the first message of a stream that has come; `None` as soon as all of it has.
 struct FirstMessage(Option<Vec<u8>>);
 
 impl Default for FirstMessage {

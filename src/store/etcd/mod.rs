@@ -278,7 +278,7 @@ impl Store for Etcd {
                 self.granted_in_vain |= !was_seen;
                 // A refusal has ended the connection: over a new one there is not always time, and the next request begins with it.
                 if was_seen || matches!(error, StoreError::Obstacle(_)) {
-                    // What was found is told in time, whatever becomes of this.
+                    // The finding is told in time, whatever becomes of this.
                     let _ = within(deadline.since(clock::now()) / 2, self.settle()).await;
                 }
                 if !was_seen {

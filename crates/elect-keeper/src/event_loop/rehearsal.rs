@@ -62,7 +62,7 @@ pub(crate) const CODE_OF_A_KILL: [*const (); 9] = [
     Channel::report_progress as *const (),
 ];
 
-/// What a rehearsal takes from the kernel.
+/// The resources that a rehearsal takes from the kernel.
 struct Stage {
     /// The other end of the keeper's connection.
     campaigner: Channel,
@@ -89,7 +89,7 @@ impl KeeperLoop {
         let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy(TIME_MAX)));
         let channel = std::mem::replace(&mut self.channel, stage.channel);
         self.inits.push(stage.init);
-        // Whatever the machine says, nothing can be started.
+        // Nothing can be started, whatever the machine says.
         let spec = self.spec.take();
         // The child that is killed was in no cgroup of these.
         let creation = self.tier.creation();

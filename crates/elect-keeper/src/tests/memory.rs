@@ -257,7 +257,7 @@ fn memory_that_is_held_is_there_and_unchanged() {
     });
 }
 
-/// What is not written to soon after a fork is shared with the child for as long as that lives: frames of callers, and the heap.
+/// A page that is not written to soon after a fork is shared with the child for as long as that lives: frames of callers, and the heap.
 #[test]
 #[allow(clippy::large_stack_arrays, reason = "a frame of some pages")]
 fn written_memory_that_is_held_is_shared_with_no_child() {
@@ -337,7 +337,7 @@ fn a_page_that_is_used_after_the_start_brings_few_others() {
         black_box(unsafe { std::ptr::with_exposed_provenance::<u8>((first + WINDOW / 2) * PAGE).read_volatile() });
         let window = [Mapping { pages: first..first + WINDOW, name: String::new(), is_code: true, is_locked: false }];
         let brought = resident(own(), &window).len();
-        // What looks at them may use some.
+        // The functions that look at them may use some.
         assert!((1..WINDOW).contains(&brought), "{brought}");
     });
 }

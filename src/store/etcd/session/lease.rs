@@ -102,7 +102,7 @@ impl KeepAliveStream {
         self.answers.message().await.map_err(classify)?.ok_or_else(ended)
     }
 
-    /// The answer to a keep-alive that was sent behind another answer. What answers with a delay of its own, as etcd's grpc-proxy does,
+    /// The answer to a keep-alive that was sent behind another answer. A proxy that answers with a delay of its own, as etcd's grpc-proxy does,
     /// has not answered this one by the end of the attempt.
     pub(super) async fn prove(&mut self) -> Result<(), StoreError> {
         self.answer().await?;
