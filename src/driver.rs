@@ -7,7 +7,8 @@ mod control_requests;
 mod signal;
 mod start;
 
-use std::{collections::VecDeque, io};
+use std::collections::VecDeque;
+use std::io;
 
 use tokio::io::unix::AsyncFd;
 
@@ -26,7 +27,8 @@ use elect_core::{
     Action, Answer, Attempt, BackgroundHook, Candidate, Event, FromKeeper, Hook, Notice, Outcome, Phase, Program,
     Signal, Time,
 };
-use elect_keeper::{ToKeeper, clock, clock::Alarm};
+use elect_keeper::ToKeeper;
+use elect_keeper::clock::{self, Alarm};
 
 /// One candidacy, from the first request to the store to the end of the program.
 pub struct Driver {
@@ -242,9 +244,7 @@ impl Driver {
         match action {
             Action::Campaign(attempt) => self.ask(attempt, StoreRequest::Campaign),
             Action::Renew(attempt) => self.ask(attempt, StoreRequest::Renew),
-            Action::Release(attempt) => {
-                self.ask(attempt, StoreRequest::Release { is_last: self.candidate.ends_after_release() });
-            }
+            Action::Release(attempt) => self.ask(attempt, StoreRequest::release_by(&self.candidate)),
             Action::Observe(attempt) => self.ask(attempt, StoreRequest::Observe),
             Action::Arm { term, kill_by } => self.send(ToKeeper::Arm { term, kill_by }),
             Action::Start { program, run } => {

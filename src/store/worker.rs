@@ -17,7 +17,7 @@ use super::{
 };
 use crate::duration::about;
 use elect_core::takeover::Reservation;
-use elect_core::{Answer, Attempt, Campaigned, Renewed, RequestId, Term, Time};
+use elect_core::{Answer, Attempt, Campaigned, Candidate, Renewed, RequestId, Term, Time};
 use elect_keeper::{Claim, clock};
 
 /// How often a store is asked whether a successor is there by now.
@@ -37,6 +37,13 @@ pub enum StoreRequest {
     },
     /// Observe the leader.
     Observe,
+}
+
+impl StoreRequest {
+    /// The release that a candidate asks for now.
+    pub fn release_by(candidate: &Candidate) -> StoreRequest {
+        StoreRequest::Release { is_last: candidate.is_ending() }
+    }
 }
 
 /// An event from the store.

@@ -95,8 +95,8 @@ impl Candidate {
 
     /// Whether the boundary is being released, and nothing but the end follows, without another campaign.
     #[must_use]
-    pub fn ends_after_release(&self) -> bool {
-        self.state.ends_after_release()
+    pub fn is_ending(&self) -> bool {
+        self.state.is_ending()
     }
 
     /// The term that is being verified, or led.

@@ -146,20 +146,8 @@ impl State {
     }
 
     /// Whether nothing but the end follows the release that is under way.
-    pub(super) fn ends_after_release(&self) -> bool {
-        match self {
-            State::Releasing(releasing) => releasing.ends(),
-            State::Campaigning(_)
-            | State::Verifying(_)
-            | State::Leading(_)
-            | State::Stopping(_)
-            | State::LeadingIdle(_)
-            | State::OustedHook(_)
-            | State::Ineligible(_)
-            | State::CoolingDown(_)
-            | State::StoppingFollower(_)
-            | State::Ended => false,
-        }
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self, State::Releasing(releasing) if releasing.ends())
     }
 
     pub(super) fn facts(&self, context: &Context) -> Facts {

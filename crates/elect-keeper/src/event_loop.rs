@@ -172,6 +172,7 @@ impl KeeperLoop {
         self.machine.hold();
         memory::hold(&mut self.buffer);
         memory::hold_stack();
+        // All of the above is taken from the kernel now, and written once. The rest was written before.
         memory::hold_written();
     }
 

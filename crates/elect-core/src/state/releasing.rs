@@ -40,13 +40,7 @@ impl Releasing {
 
     /// Whether the candidate campaigns no more afterwards. Once it is so, it stays so.
     pub(super) fn ends(&self) -> bool {
-        match self.then {
-            AfterRelease::Exit(_) => true,
-            AfterRelease::Campaign(_)
-            | AfterRelease::CampaignAfter(_)
-            | AfterRelease::CampaignBehind(_)
-            | AfterRelease::CoolDown(_) => false,
-        }
+        matches!(self.then, AfterRelease::Exit(_))
     }
 
     fn stop(&mut self, context: &mut Context, now: Time, signal: Signal) -> Step {

@@ -123,7 +123,7 @@ fn a_leader_that_resigns_stops_its_command_releases_and_stands_again() {
     let end = CommandEnd::Killed { signal: TERM, escalated: false };
     scene.hears(at(200), Event::Keeper(FromKeeper::Exited { run: 1, end }));
     let released = release(&scene.hears(at(210), Event::Keeper(FromKeeper::Empty { run: 1 })));
-    assert!(!scene.candidate.ends_after_release());
+    assert!(!scene.candidate.is_ending());
     let actions = scene.answered(at(220), released, Answer::Release(true));
     assert!(actions.contains(&Action::Grant { request_id: WHO, term: None, until: Time::NEVER }), "{actions:?}");
     assert_eq!(scene.candidate.phase(), Phase::Campaigning);
@@ -165,10 +165,10 @@ fn a_stop_overtakes_a_resignation() {
     scene.leads();
     scene.hears(at(100), Event::Resign(WHO));
     scene.hears(at(150), Event::Stop(TERM));
-    assert!(!scene.candidate.ends_after_release(), "not yet");
+    assert!(!scene.candidate.is_ending(), "not yet");
     scene.hears(at(200), Event::Keeper(FromKeeper::Exited { run: 1, end: CommandEnd::Exited(0) }));
     let released = release(&scene.hears(at(210), Event::Keeper(FromKeeper::Empty { run: 1 })));
-    assert!(scene.candidate.ends_after_release());
+    assert!(scene.candidate.is_ending());
     let actions = scene.answered(at(220), released, Answer::Release(true));
     assert!(actions.contains(&Action::End(Outcome::Command(CommandEnd::Exited(0)))), "{actions:?}");
     assert!(actions.contains(&Action::Grant { request_id: WHO, term: None, until: Time::NEVER }), "{actions:?}");

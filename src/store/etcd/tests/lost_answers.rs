@@ -102,38 +102,26 @@ async fn survives(server: &EtcdProcess, kinds: [fn(&SeenRequest) -> bool; 2], fa
     assert_eq!(queue(server), "", "{case}");
 }
 
+/// The same for all fates of two requests but the one in which both pass.
+async fn survives_each(kinds: [fn(&SeenRequest) -> bool; 2], server: &EtcdProcess) {
+    for fates in FATES.into_iter().flat_map(|one| FATES.map(|other| [one, other])) {
+        if fates == [Outcome::Passed; 2] {
+            continue;
+        }
+        for late in TIMES.into_iter().filter(|&late| late == Late::Never || fates.contains(&Outcome::Late)) {
+            survives(server, kinds, fates, late).await;
+        }
+    }
+}
+
 #[test]
 fn a_place_and_its_keep_alive_whose_answers_are_lost_are_found_whatever_was_executed_of_them() {
-    with_server(async |server| {
-        for place in FATES {
-            for keep_alive in FATES {
-                let fates = [place, keep_alive];
-                if fates == [Outcome::Passed; 2] {
-                    continue;
-                }
-                for late in TIMES.into_iter().filter(|&late| late == Late::Never || fates.contains(&Outcome::Late)) {
-                    survives(server, [is_place, is_keep_alive], fates, late).await;
-                }
-            }
-        }
-    });
+    with_server(async |server| survives_each([is_place, is_keep_alive], server).await);
 }
 
 #[test]
 fn a_look_and_a_grant_whose_answers_are_lost_are_asked_for_again() {
-    with_server(async |server| {
-        for look in FATES {
-            for grant in FATES {
-                let fates = [look, grant];
-                if fates == [Outcome::Passed; 2] {
-                    continue;
-                }
-                for late in TIMES.into_iter().filter(|&late| late == Late::Never || fates.contains(&Outcome::Late)) {
-                    survives(server, [is_first_look, is_grant], fates, late).await;
-                }
-            }
-        }
-    });
+    with_server(async |server| survives_each([is_first_look, is_grant], server).await);
 }
 
 /// Nor one of which the answer was lost, and none is asked for again beside the same obstacle.
