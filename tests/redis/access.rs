@@ -17,7 +17,7 @@ use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 use crate::redis::server::{RedisOptions, RedisServer};
 
 /// The rules that the manual lists for a user, and no others.
-const RULES: [&str; 19] = [
+const RULES: [&str; 21] = [
     "on",
     ">correct horse",
     "resetkeys",
@@ -34,13 +34,15 @@ const RULES: [&str; 19] = [
     "+hmget",
     "+hset",
     "+publish",
+    "+pubsub",
     "+subscribe",
+    "+unsubscribe",
     "+wait",
     "+zadd",
 ];
 
 /// The further rights that the manual lists: for a database number, and for all boundaries at once.
-const MORE_RULES: [&str; 5] = ["+select", "+scan", "+zrange", "+zrem", "+pubsub"];
+const MORE_RULES: [&str; 4] = ["+select", "+scan", "+zrange", "+zrem"];
 
 #[track_caller]
 fn is_refused(ended: &Ended, said: &[&str]) {

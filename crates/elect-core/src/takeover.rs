@@ -278,6 +278,11 @@ impl<N: Clone + PartialEq> Takeover<N> {
         self.delay_by = takeover_delay;
     }
 
+    /// For how long a record could have been taken before it is.
+    pub fn takeover_delay(&self) -> Duration {
+        self.delay_by
+    }
+
     /// The same takeover of a spare.
     #[cfg(test)]
     #[must_use]

@@ -4,7 +4,7 @@
 //! queued, so that no flood of announcements can fill the memory.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
@@ -15,6 +15,8 @@ use super::reply_filter::Excess;
 pub enum HintKind {
     /// The record may be another one.
     Change,
+    /// The same, told to so many at once: all of them together must not look.
+    ChangeForMany(u32),
     /// The lease was renewed, and nothing else has changed.
     Renewal,
     /// The connection has ended; nothing more will come.
@@ -28,6 +30,8 @@ const RENEWAL: &[u8] = b"renewed";
 #[derive(Debug, Default)]
 pub struct HintFlags {
     has_change: AtomicBool,
+    /// Of a change that many are told; 0: none.
+    listeners: AtomicU32,
     has_renewal: AtomicBool,
     has_end: AtomicBool,
     excess: OnceLock<Excess>,
@@ -37,8 +41,12 @@ pub struct HintFlags {
 impl HintFlags {
     /// A message has come on a channel.
     pub fn hears(&self, word: &[u8]) {
-        let flag = if word == RENEWAL { &self.has_renewal } else { &self.has_change };
-        if !flag.swap(true, Ordering::Relaxed) {
+        let is_news = match listeners(word) {
+            0 if word == RENEWAL => !self.has_renewal.swap(true, Ordering::Relaxed),
+            0 => !self.has_change.swap(true, Ordering::Relaxed),
+            many => self.listeners.fetch_max(many, Ordering::Relaxed) == 0,
+        };
+        if is_news {
             self.bell.notify_one();
         }
     }
@@ -65,10 +73,15 @@ impl HintFlags {
         if self.has_change.swap(false, Ordering::Relaxed) {
             // A change is told, and who reads the record sees the renewal too.
             self.has_renewal.store(false, Ordering::Relaxed);
+            self.listeners.store(0, Ordering::Relaxed);
             return Some(HintKind::Change);
         }
         if self.has_end.load(Ordering::Relaxed) {
             return Some(HintKind::End);
+        }
+        match self.listeners.swap(0, Ordering::Relaxed) {
+            0 => {}
+            many => return Some(HintKind::ChangeForMany(many)),
         }
         self.has_renewal.swap(false, Ordering::Relaxed).then_some(HintKind::Renewal)
     }
@@ -84,6 +97,12 @@ impl HintFlags {
     }
 }
 
+/// The number behind the word, with which a change is announced to many; 0 if there is none.
+fn listeners(word: &[u8]) -> u32 {
+    let number = str::from_utf8(word).ok().and_then(|word| word.split_once(' ')?.1.parse().ok());
+    number.unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +114,19 @@ mod tests {
             (0..1000).for_each(|_| ear.hears(word));
         }
         assert_eq!([ear.take(), ear.take()], [Some(HintKind::Change), None]);
+        for word in [&b"taken 17"[..], b"renamed 500", b"renewed", b"taken 30"] {
+            ear.hears(word);
+        }
+        let told = [ear.take(), ear.take(), ear.take()];
+        assert_eq!(told, [Some(HintKind::ChangeForMany(500)), Some(HintKind::Renewal), None]);
+        for word in [&b"taken 500"[..], b"freed"] {
+            ear.hears(word);
+        }
+        assert_eq!([ear.take(), ear.take()], [Some(HintKind::Change), None], "a look sees both");
+        for word in [&b"taken 0"[..], b"taken many", b"taken -1", b"taken 99999999999", b"\xff 7"] {
+            ear.hears(word);
+            assert_eq!([ear.take(), ear.take()], [Some(HintKind::Change), None], "{word:?}");
+        }
         ear.hears(b"renewed");
         ear.ends();
         assert_eq!([ear.take(), ear.take()], [Some(HintKind::End), Some(HintKind::End)]);

@@ -21,7 +21,8 @@ end
 local others = 0
 for _, channel in ipairs(channels) do
   local name = string.sub(channel, #ARGV[1] + 1)
-  if #name <= tonumber(ARGV[7]) and not is_known[name] then
+  -- With a tab it is a group of candidates, whose boundary has a channel of its own.
+  if #name <= tonumber(ARGV[7]) and not is_known[name] and not string.find(name, '\t', 1, true) then
     others = others + 1
     if others > tonumber(ARGV[6]) then
       is_complete = false

@@ -18,6 +18,7 @@ mod server;
 mod session;
 mod settings;
 mod stored_record;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
@@ -156,7 +157,12 @@ impl Backend for Redis {
 
     async fn observe(&mut self, boundary: &Boundary) -> Result<Observation, StoreError> {
         let (key, scripts) = (self.settings.key(boundary), &self.scripts);
-        attempt(&self.settings, &mut self.link, async |server| observation::observe(server, scripts, &key).await).await
+        let look = async |server: &mut RedisServer| {
+            // A candidate that observes does not campaign.
+            server.subscriptions.leave();
+            observation::observe(server, scripts, &key).await
+        };
+        attempt(&self.settings, &mut self.link, look).await
     }
 
     async fn boundaries(&mut self) -> Result<Vec<Boundary>, StoreError> {

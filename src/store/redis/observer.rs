@@ -34,7 +34,7 @@ pub async fn changed(server: &mut RedisServer, channel: &str, is_pattern: bool) 
     }
     loop {
         match server.ear.next().await {
-            HintKind::Change => return HintResult::Change,
+            HintKind::Change | HintKind::ChangeForMany(_) => return HintResult::Change,
             HintKind::Renewal => {}
             HintKind::End => return HintResult::End { soon: clock::now().since(server.since) < WATCH_LIFETIME_MIN },
         }

@@ -32,6 +32,12 @@ if tonumber(ARGV[3]) > found then
   if ARGV[8] ~= '' then
     redis.call('HSET', key, 'incarnation', ARGV[8], 'epoch', ARGV[9])
   end
-  announce(ARGV[4], same and 'renewed' or 'renamed')
+  local listeners = crowd(ARGV[4])
+  if not same then
+    announce(ARGV[4], listeners > 0 and 'renamed ' .. whole(listeners) or 'renamed')
+  elseif ARGV[8] ~= '' or listeners == 0 then
+    -- The announcement of a take, which a crowd gets later, is news enough of the renewals before the first credit.
+    announce(ARGV[4], 'renewed')
+  end
 end
 return { 'renewed', cut(seen[5]), whole(found), present, joined(epoch), joined(replicas), cut(all), cut(required) }

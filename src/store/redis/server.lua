@@ -1,3 +1,5 @@
+-- `replication` is that section of INFO, which every script has read by now.
+--
 -- The present incarnation of the server, the epoch of its replicas (how often one has attached, and the commands processed so
 -- far, whose fall shows that the counters were reset), and how many replicas follow it. Another incarnation may remember less
 -- than this one.
@@ -7,7 +9,6 @@
 -- from them: WAIT counts it as well.
 local function server_state()
   local server = redis.call('INFO', 'server')
-  local replication = redis.call('INFO', 'replication')
   local stats = redis.call('INFO', 'stats')
   local run = string.match(server, 'run_id:(%w+)') or ''
   local history = string.match(replication, 'master_replid:(%w+)') or ''
@@ -80,4 +81,11 @@ end
 -- A hint: a candidate that may not hear it, or say it, goes on asking.
 local function announce(channel, word)
   redis.pcall('PUBLISH', channel, word)
+end
+
+-- How many listen on a channel, if that is a crowd: what is announced to it wakes so many processes at once. 0 otherwise, and where the
+-- user may not ask.
+local function crowd(channel)
+  local counts = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return not counts.err and counts[2] > 16 and counts[2] or 0
 end

@@ -4,6 +4,7 @@
 //! connection is followed by a new one with the next attempt, which is as often as the election asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use super::errors::ClassifiedError;
 use super::hint_flags::HintFlags;
 use super::sentinel::{SentinelReply, Setbacks, ask_all};
 use super::settings::{Place, Route, Settings};
+use super::subscriptions::{Subscribed, Subscriptions};
 use crate::store::StoreError;
 use crate::store::connection::errors::excerpt;
 use crate::store::connection::setup::{Accepted, ConnectionSetup, Readiness, SetupTarget, ready_for_next};
@@ -48,8 +50,8 @@ pub struct RedisServer {
     pub ear: Arc<HintFlags>,
     /// Whether it has a listener.
     pub is_heard: bool,
-    /// A channel that is subscribed to together with the next script, before it.
-    subscription: Option<String>,
+    /// Those of a candidate, which are changed together with the next script, before it.
+    pub subscriptions: Subscriptions,
     /// When it was connected to.
     pub since: Time,
 }
@@ -78,7 +80,8 @@ enum Known {
 /// Before every script: what a server shows that has become a replica may be old, and a candidate that only reads would never
 /// learn of its new role.
 const ROLE_CHECK: &str = "\
-if string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true) then
+local replication = redis.call('INFO', 'replication')
+if string.find(replication, 'role:slave', 1, true) then
   return { 'replica' }
 end
 ";
@@ -198,7 +201,7 @@ impl RedisServer {
             deadline: Time::NEVER,
             ear,
             is_heard: false,
-            subscription: None,
+            subscriptions: Subscriptions::default(),
             since: clock::now(),
         };
         server.check_server(&info)?;
@@ -245,9 +248,17 @@ impl RedisServer {
         self.ask::<Value>(redis::cmd(command).arg(channel)).await.map(drop)
     }
 
-    /// The same of one channel, in the round trip of the next script and before it, whose failure is that of the script.
-    pub fn subscribe_with_next_script(&mut self, channel: &str) {
-        self.subscription = Some(channel.to_owned());
+    /// Has something announced after this delay, if the connection is there by then. Must be called inside a
+    /// [`tokio::task::LocalSet`].
+    pub fn announce_later(&self, channel: &str, word: &str, delay: Duration) {
+        let mut client = self.connection.client.clone();
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(word);
+        // Not watched: a hint may be missing, and the client is of no use once the connection has ended.
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(delay).await;
+            let _ = publish.exec_async(&mut client).await;
+        });
     }
 
     /// One command.
@@ -351,9 +362,9 @@ impl RedisServer {
         replicas: Option<u64>,
     ) -> Result<Vec<Value>, StoreError> {
         let mut pipeline = Pipeline::new();
-        let subscription = self.subscription.take();
-        if let Some(channel) = &subscription {
-            pipeline.cmd("SUBSCRIBE").arg(channel);
+        let changes = self.subscriptions.take_changes();
+        for change in &changes {
+            pipeline.add_command(change.command());
         }
         for ScriptCall { script, key, arguments } in calls {
             let (how, script) = match known {
@@ -370,14 +381,20 @@ impl RedisServer {
         }
         let answers = self.connection.client.send_packed_commands(&pipeline, 0, pipeline.len()).await;
         // A connection on which nothing is heard is of no use.
-        self.is_sound &= answers.is_ok() || subscription.is_none();
-        let mut answers = answers.map_err(|error| self.judge(&error))?;
-        if subscription.is_some() && !answers.is_empty() {
-            let subscribed = self.value::<Value>(Some(answers.remove(0)));
-            self.is_sound &= subscribed.is_ok();
-            subscribed?;
+        self.is_sound &= answers.is_ok() || changes.is_empty();
+        let mut answers = answers.map_err(|error| self.judge(&error))?.into_iter();
+        for (change, answer) in changes.iter().zip(&mut answers) {
+            let is_refused = matches!(answer, Value::ServerError(_));
+            match self.subscriptions.answered(change, is_refused) {
+                Subscribed::Yes => {}
+                Subscribed::Unusable => self.is_sound = false,
+                Subscribed::No => {
+                    self.is_sound = false;
+                    self.value::<Value>(Some(answer))?;
+                }
+            }
         }
-        Ok(answers)
+        Ok(answers.collect())
     }
 
     fn value<T: FromRedisValue>(&mut self, answer: Option<Value>) -> Result<T, StoreError> {

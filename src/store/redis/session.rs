@@ -16,20 +16,19 @@ mod renewal;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::warn;
 
 use renewal::{FirstRenewal, Renewal, TakeName};
 
-use super::hint_flags::HintKind;
 use super::index::IndexScripts;
 use super::observation::{observed, read};
 use super::quorum::{Count, Quorum, Replicas};
 use super::server::{LuaScript, RedisServer, ScriptCall};
 use super::settings::{Route, Settings};
 use super::stored_record::{NONCE_MAX, Snapshot, StoredRecord, basis, count, epoch, epoch_text};
+use super::subscriptions::{group_channel, pass_on};
 use crate::store::record::VERSION;
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
@@ -40,8 +39,8 @@ use elect_core::takeover::{
 use elect_core::{Term, Time};
 use elect_keeper::clock;
 
-/// Between two hints, however many announcements there are.
-const HINT_INTERVAL: Duration = Duration::from_millis(10);
+/// A crowd that listens is told of a take after this: it would be awake just when the command starts, on the same host perhaps.
+const CROWD_DELAY: Duration = Duration::from_millis(30);
 // A script takes the nonce of a keeper for a number.
 const _: () = assert!(KEEPER_RELEASE_NONCE <= NONCE_MAX);
 /// So many restarts of one wait by replicas that attach are reported.
@@ -74,6 +73,8 @@ impl LuaScripts {
 pub struct Session {
     scripts: Rc<LuaScripts>,
     key: String,
+    /// The channel of its group.
+    group: String,
     /// The key of the index, and the name of the boundary in it.
     index_entry: [String; 2],
     id: String,
@@ -110,6 +111,7 @@ impl Session {
         Session {
             scripts,
             key: settings.key(&candidacy.boundary),
+            group: group_channel(&settings.key(&candidacy.boundary)),
             index_entry: [settings.index_key(), candidacy.boundary.to_string()],
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Volatile),
             id,
@@ -142,27 +144,18 @@ impl Session {
     /// Has changes announced from the next script on, on a connection where that has not been asked for yet. Must be called inside
     /// a [`tokio::task::LocalSet`].
     pub fn listen(&mut self, server: &mut RedisServer, hints: &Notifier) {
-        if server.is_heard {
-            return;
+        if !server.is_heard {
+            // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
+            server.subscriptions.subscribe(&self.key);
+            server.is_heard = true;
+            let hints = hints.clone();
+            // Not watched: it ends with the connection, and then the next question begins another.
+            tokio::task::spawn_local(pass_on(server.ear.clone(), Rc::clone(&self.undecided), move || hints.changed()));
         }
-        // The channel is named like the key. Channels know no databases: what is said of another one's is idle.
-        server.subscribe_with_next_script(&self.key);
-        server.is_heard = true;
-        let (hints, undecided, ear) = (hints.clone(), Rc::clone(&self.undecided), Arc::clone(&server.ear));
-        // Not watched: it ends with the connection, and then the next question begins another.
-        tokio::task::spawn_local(async move {
-            loop {
-                match ear.next().await {
-                    HintKind::Renewal if !undecided.get() => {}
-                    HintKind::Renewal | HintKind::Change => {
-                        hints.changed();
-                        // A flood of announcements must not become a flood of questions.
-                        tokio::time::sleep(HINT_INTERVAL).await;
-                    }
-                    HintKind::End => return,
-                }
-            }
-        });
+        // A spare would leave the free record alone, and is no reason to tell nobody else.
+        if self.rule.takeover_delay().is_zero() {
+            server.subscriptions.join(&self.group);
+        }
     }
 
     /// By how many replicas we campaign beside what was seen.
@@ -266,8 +259,11 @@ impl Session {
         mut quorum: Quorum,
     ) -> Result<TakeResult, StoreError> {
         match as_strs(answer)[..] {
-            ["taken", term, incarnation, at, replicas] => {
+            ["taken", term, incarnation, at, replicas, untold] => {
                 let (term, at) = (number(term)?, epoch(at).ok_or_else(unexpected_reply)?);
+                if number(untold)? > 0 {
+                    server.announce_later(&self.key, &format!("taken {untold}"), CROWD_DELAY);
+                }
                 self.replicas = count(replicas).ok_or_else(unexpected_reply)?;
                 if quorum.all.is_none() {
                     // As many as there were when it was written.

@@ -30,5 +30,9 @@ redis.call('HSET', key,
   'ttl', ARGV[17], 'nonce', ARGV[18], 'replicas', ARGV[19], 'required', ARGV[20], 'term', whole(term),
   'since', whole(time), 'renewed', whole(time), 'incarnation', present, 'epoch', joined(epoch), 'former', previous_term)
 enter(ARGV[21], ARGV[22])
-announce(ARGV[9], 'taken')
-return { 'taken', whole(term), present, joined(epoch), joined(replicas) }
+-- A crowd is told later, by the candidate: it would be awake just when the command starts.
+local untold = crowd(ARGV[9])
+if untold == 0 then
+  announce(ARGV[9], 'taken')
+end
+return { 'taken', whole(term), present, joined(epoch), joined(replicas), whole(untold) }

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 mod conformance;
+mod herd;
 mod index;
 mod lost_answers;
 mod records;

@@ -247,6 +247,12 @@ fn a_flood_of_names_hides_no_boundary() {
             assert_eq!(server.listed().await, (names(&["cron", "old"]), true), "as long as they are there");
             drop(listener);
             server.waits_until_no_candidate_listens().await;
+            // Groups of candidates name no boundary.
+            let groups: Vec<String> = (0..1001).map(|number| format!("\"elect:old\\t{number}\"")).collect();
+            let listener = server.listener(&groups.join(" "));
+            assert_eq!(server.listed().await, (names(&["cron", "old"]), false));
+            drop(listener);
+            server.waits_until_no_candidate_listens().await;
             let forge = "for i = 1, 9000 do redis.call('ZADD', KEYS[1], 0, 'z' .. i) end \
                          for i = 1, 20 do redis.call('ZADD', KEYS[1], 0, 'x' .. i .. string.rep('x', 100000)) end \
                          redis.call('ZADD', KEYS[1], 0, '\\255\\254') redis.call('ZADD', KEYS[1], 0, 'a\\nb')";

@@ -210,7 +210,11 @@ fn a_renewal_that_is_sent_with_a_take_renews_that_take_alone() {
         let mut one = patient(server, "", "one");
         one.wins().await;
         one.is_credited().await;
-        let script = concat!(include_str!("../server.lua"), "\n", include_str!("../renew.lua"));
+        let script = concat!(
+            "local replication = redis.call('INFO', 'replication')\n",
+            include_str!("../server.lua"),
+            include_str!("../renew.lua")
+        );
         let renew = |take: &str| {
             let (id, required) = (server.field("id"), server.field("required"));
             let words =
