@@ -32,18 +32,15 @@ impl KeeperLoop {
         match action {
             KeeperAction::Spawn { program, kill_by, holds_lock, identity } => {
                 let event = self.spawn_program(program, kill_by, holds_lock, identity);
-                self.hold();
-                return Some(event);
+                return Some(self.forked(event));
             }
             KeeperAction::SpawnHook(background_hook) => {
                 let event = self.spawn_hook(background_hook);
-                self.hold();
-                return Some(event);
+                return Some(self.forked(event));
             }
             KeeperAction::SpawnCheck => {
                 let event = self.spawn_check();
-                self.hold();
-                return Some(event);
+                return Some(self.forked(event));
             }
             KeeperAction::KeepIdentity => self.kept_identity.clone_from(&self.ordered_identity),
             KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
@@ -82,6 +79,12 @@ impl KeeperLoop {
             KeeperAction::Exit { releases: false } => self.exit = Some(ClaimAtExit::Dropped),
         }
         None
+    }
+
+    fn forked(&mut self, event: KeeperEvent) -> KeeperEvent {
+        self.is_memory_shared |= matches!(event, KeeperEvent::Spawned { .. });
+        self.hold_if_shared();
+        event
     }
 
     fn init(&self, pid: i32) -> Option<&Init> {
