@@ -125,8 +125,7 @@ impl Statements {
     pub fn new(schema: &str, source: LifeSource) -> Statements {
         let table = format!("{}.elect_boundaries", quoted(schema));
         let (life, columns, place) = (life(source, CONFIRMED), columns(), place(source));
-        let unconfirmed = self::life(source, UNCONFIRMED);
-        let unflushed = self::life(source, UNFLUSHED);
+        let [unconfirmed, unflushed] = [UNCONFIRMED, UNFLUSHED].map(|commit| self::life(source, commit));
         let taking = self::life(source, &format!("CASE WHEN $5::text = 'free' THEN {UNFLUSHED} ELSE {CONFIRMED} END"));
         Statements {
             look: format!(
