@@ -300,12 +300,12 @@ async fn prepare(store: &StoreUrl<'_>) -> Result<(), SetupError> {
         resolver::prepare().await.map_err(|error| SetupError::Thread { error })?;
     }
     if !store.is_remote() {
-        // The file store resolves its path in a thread. This checks first that the kernel gives one; its end is not waited for.
+        // The file store resolves its path in a thread. This checks first that the kernel gives one.
         let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(|| ());
         let why = |error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("no thread can be made to watch a path ({error})"))
         };
-        drop(thread.map_err(|error| SetupError::Thread { error: why(error) })?);
+        drop(thread.map_err(|error| SetupError::Thread { error: why(error) })?.join());
     }
     Ok(())
 }

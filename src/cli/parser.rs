@@ -21,7 +21,7 @@ use crate::log;
 pub(super) fn parse() -> Result<Cli, ExitCode> {
     command_credentials::forget_for_another_store(command);
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let Some(flags) = parse_run(&words) {
+    if let Some(flags) = parse_run(&words, std::env::vars_os().map(|(name, _)| name)) {
         return Ok(Cli { command: Command::Run(flags) });
     }
     // The parser reads the variables when it is made.
@@ -45,7 +45,7 @@ pub(super) fn parse() -> Result<Cli, ExitCode> {
         }
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let (Command::Run(flags), Some(("run", matches))) = (&mut cli.command, matches.subcommand()) {
-            forget_identity_of_command_around(flags, matches);
+            forget_outer_identity(flags, matches);
         }
         Ok(cli)
     });
@@ -61,11 +61,11 @@ pub(super) fn parse() -> Result<Cli, ExitCode> {
 
 /// The flags of `elect run`, by a parser for this command alone: to make the flags of all the others takes longer than the rest of
 /// reading the command line. `None` if it is another command, or if anything is to be said about the words or the variables:
-/// then the whole parser reads them again, and says it.
-fn parse_run(words: &[OsString]) -> Option<Box<RunFlags>> {
+/// then the whole parser reads them again, and says it. `names` are those of the variables.
+fn parse_run(words: &[OsString], names: impl Iterator<Item = OsString>) -> Option<Box<RunFlags>> {
     let (_, words) = words.split_first().filter(|(name, _)| *name == "run")?;
     let mut command = variables::with_variables(RunFlags::augment_args(clap::Command::new("run")));
-    if variables::has_unknown(&command) || usage_error::single_dash(&command, words).is_some() {
+    if variables::has_unknown(&command, names) || usage_error::single_dash(&command, words).is_some() {
         return None;
     }
     let name = OsString::from("run");
@@ -75,12 +75,12 @@ fn parse_run(words: &[OsString]) -> Option<Box<RunFlags>> {
     }
     let mut flags = RunFlags::from_arg_matches(&matches).ok()?;
     variables::remember_sources(&command, &matches);
-    forget_identity_of_command_around(&mut flags, &matches);
+    forget_outer_identity(&mut flags, &matches);
     Some(Box::new(flags))
 }
 
 /// Inside a command of elect's, these variables say who that command is, not who this candidate should be.
-fn forget_identity_of_command_around(flags: &mut RunFlags, matches: &ArgMatches) {
+fn forget_outer_identity(flags: &mut RunFlags, matches: &ArgMatches) {
     if std::env::var_os("ELECT_ROLE").is_some() {
         let inherited = |flag| matches.value_source(flag) == Some(ValueSource::EnvVariable);
         flags.boundary.take_if(|_| inherited("boundary"));
@@ -126,6 +126,11 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    /// Variables that every run knows, and one of another program.
+    fn known() -> impl Iterator<Item = OsString> {
+        ["ELECT_TTL", "ELECT_LOG", "PATH"].map(OsString::from).into_iter()
+    }
+
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
     }
@@ -141,7 +146,7 @@ mod tests {
             let Command::Run(whole) = Cli::try_parse_from(words(&format!("elect {line}"))).expect(line).command else {
                 panic!("{line} is no run")
             };
-            let alone = parse_run(&words(line)).expect(line);
+            let alone = parse_run(&words(line), known()).expect(line);
             assert_eq!(format!("{alone:?}"), format!("{whole:?}"), "{line}");
         }
     }
@@ -157,8 +162,9 @@ mod tests {
             "run -b x --health-fall 2 -- job",
             "-b x run -- job",
         ] {
-            assert!(parse_run(&words(line)).is_none(), "{line}");
+            assert!(parse_run(&words(line), known()).is_none(), "{line}");
         }
-        assert!(parse_run(&[]).is_none());
+        assert!(parse_run(&[], known()).is_none());
+        assert!(parse_run(&words("run -b x -- job"), ["ELECT_STOR".into()].into_iter()).is_none());
     }
 }

@@ -152,13 +152,13 @@ pub(super) fn find_unknown(command: &Command) {
     let _ = UNKNOWN.set(found);
 }
 
-/// Whether a variable of this environment belongs neither to a flag of this one command nor to elect as a whole.
-pub(super) fn has_unknown(command: &Command) -> bool {
+/// Whether one of these variables of the environment belongs neither to a flag of this one command nor to elect as a whole.
+pub(super) fn has_unknown(command: &Command, mut names: impl Iterator<Item = OsString>) -> bool {
     let is_known = |name: &OsStr| {
         WITHOUT_FLAG.iter().any(|known| name == *known)
             || command.get_arguments().any(|flag| flag.get_env() == Some(name))
     };
-    std::env::vars_os().any(|(name, _)| name.as_encoded_bytes().starts_with(b"ELECT_") && !is_known(&name))
+    names.any(|name| name.as_encoded_bytes().starts_with(b"ELECT_") && !is_known(&name))
 }
 
 /// The unknown variables that were found.

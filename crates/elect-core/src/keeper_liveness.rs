@@ -1,7 +1,7 @@
 //! Whether the keeper is alive (K4).
 //!
-//! A keeper that is stopped cannot kill, so it is pinged once per renewal interval, or per [`PING_INTERVAL_MIN`] if that is
-//! longer: each ping wakes both processes. It may be silent for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
+//! A keeper that is stopped cannot kill, so it is pinged once per renewal interval. It may be silent
+//! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
 //! confirmed, not the one that we sent. The time limit counts from a ping that was sent after we woke, so a campaigner that
 //! was itself suspended does not blame the keeper for it.
 
@@ -12,8 +12,6 @@ use super::timing::{KILL_ALLOWANCE, Timing};
 use crate::Term;
 
 const ANSWER_TIMEOUT_NO_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two pings, unless the keeper's deadline has passed.
-const PING_INTERVAL_MIN: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(super) struct KeeperLiveness {
@@ -94,7 +92,7 @@ impl KeeperLiveness {
         self.armed.map_or(Time::NEVER, |(_, held)| held)
     }
 
-    /// Whether to ask now: at each interval's end, and once more as soon as its deadline has passed.
+    /// Whether to ask now: once per interval, and once more as soon as its deadline has passed.
     pub(super) fn ping_due(&mut self, now: Time, timing: &Timing) -> bool {
         let overdue = now >= self.deadline() && self.last_asked < self.deadline();
         let due = self.asked.is_none() && now >= self.ask_at;
@@ -103,7 +101,7 @@ impl KeeperLiveness {
         }
         self.asked = Some(now);
         self.last_asked = now;
-        self.ask_at = now + timing.renew().max(PING_INTERVAL_MIN);
+        self.ask_at = now + timing.renew();
         true
     }
 
@@ -255,8 +253,8 @@ mod tests {
         assert!(liveness.ping_due(at(3_000), &timing()));
         liveness.answered();
         assert!(!liveness.ping_due(at(3_001), &timing()));
-        assert_eq!(liveness.wake_at(), at(7_000));
-        assert!(liveness.ping_due(at(7_000), &timing()));
+        assert_eq!(liveness.wake_at(), at(5_000));
+        assert!(liveness.ping_due(at(5_000), &timing()));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct KeeperLoop {
     own_pid: i32,
     /// For a message of the campaigner.
     buffer: Vec<u8>,
-    /// A fork has left a copy of all memory to the child.
+    /// A child has been forked since the memory was taken last.
     is_memory_shared: bool,
 }
 
@@ -164,15 +164,15 @@ impl KeeperLoop {
         }
         self.hold_if_shared();
         let remaining = self.reap();
+        self.hold_if_shared();
         self.check_terminal();
         self.send();
         self.handle(KeeperEvent::RoundEnds);
         remaining
     }
 
-    /// Takes the memory back that a fork has left to the child as well. A child behind a gate is let through first, since its
-    /// start would wait: as long as it has not executed, it does nothing that a kill is needed for, and from then on it shares
-    /// nothing.
+    /// Takes the memory back that is shared with a child. One behind a gate is let through first, since its start would wait: until
+    /// it executes it does nothing that a kill is needed for, and then it shares nothing.
     fn hold_if_shared(&mut self) {
         if self.is_memory_shared && !self.is_gate_closed() {
             self.hold();
@@ -187,7 +187,7 @@ impl KeeperLoop {
     /// that executes, and with the init of a PID namespace for as long as that lives, and the kernel copies a page at the first
     /// write.
     fn hold(&mut self) {
-        // All that was written before in a few calls; then what was not, or all of it one by one, where the kernel has no such call.
+        // In a few calls all that was written before; then, page by page, what a kill writes to in any case.
         memory::hold_written();
         self.scanner.hold();
         self.machine.hold();

@@ -94,15 +94,21 @@ pub fn hold_written() {
             let mut first = start;
             for pages in is_there[..bytes / page].chunk_by(|one, next| one & 1 == next & 1) {
                 let run = first..first + pages.len() * page;
-                if pages[0] & 1 != 0 {
-                    let address = std::ptr::without_provenance_mut(run.start);
-                    // SAFETY: this changes no byte: the kernel makes the pages this process's own, as a write would.
-                    unsafe { libc::madvise(address, run.len(), libc::MADV_POPULATE_WRITE) };
+                if pages[0] & 1 != 0 && !own(run.clone()) && errno() != libc::EINVAL {
+                    // The kernel stops at a page that fails.
+                    run.clone().step_by(page).for_each(|start| drop(own(start..start + page)));
                 }
                 first = run.end;
             }
         }
     }
+}
+
+/// Makes pages that may be written to this process's own, as a write would. Returns whether that has succeeded.
+fn own(pages: Range<usize>) -> bool {
+    let address = std::ptr::without_provenance_mut(pages.start);
+    // SAFETY: this changes no byte.
+    unsafe { libc::madvise(address, pages.len(), libc::MADV_POPULATE_WRITE) == 0 }
 }
 
 /// Where this process may write, and no other process sees it.

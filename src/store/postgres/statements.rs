@@ -1,7 +1,7 @@
 //! The statements, each of which is one round trip without a name and commits by itself, so that any pooler will do.
 //!
 //! Every write begins with `life`, a subquery that is executed once and first: it states where and when the write is executed,
-//! raises `synchronous_commit` to `on` at least where the write counts, and `client_min_messages` to a level at which the server tells of a commit that
+//! sets `synchronous_commit`, and `client_min_messages` to a level at which the server tells of a commit that
 //! did not wait for its standby (S5). Rows are locked without waiting: a candidate that finds a lock reads the record again.
 
 use elect_core::boundary;
@@ -47,8 +47,8 @@ const CONFIRMED: &str =
 /// Commits that no decision counts on wait for no standby.
 const UNCONFIRMED: &str = "'local'";
 
-/// The commit of a take that follows no leader waits for neither disk nor standby: it starts no lease. The first renewal, which does,
-/// comes after it in the WAL, so that whatever confirms the renewal has the take.
+/// The commit of a take of a free or missing record waits for neither disk nor standby: it starts no lease. The first renewal, which
+/// does, comes after it in the WAL, so that whatever confirms the renewal has the take.
 const UNFLUSHED: &str = "'off'";
 
 /// All statements on one table.
@@ -56,7 +56,7 @@ const UNFLUSHED: &str = "'off'";
 pub struct Statements {
     pub look: String,
     pub look_at_all: String,
-    /// Waits for a confirmation if the record was not free (DESIGN.md 5.6).
+    /// Waits for a confirmation if the record was not free (5.6).
     pub take: String,
     /// Makes the record, and takes it (S2).
     pub take_missing: String,

@@ -32,15 +32,19 @@ impl KeeperLoop {
         match action {
             KeeperAction::Spawn { program, kill_by, holds_lock, identity } => {
                 let event = self.spawn_program(program, kill_by, holds_lock, identity);
-                return Some(self.forked(event));
+                self.is_memory_shared = true;
+                self.hold_if_shared();
+                return Some(event);
             }
             KeeperAction::SpawnHook(background_hook) => {
                 let event = self.spawn_hook(background_hook);
-                return Some(self.forked(event));
+                self.hold();
+                return Some(event);
             }
             KeeperAction::SpawnCheck => {
                 let event = self.spawn_check();
-                return Some(self.forked(event));
+                self.hold();
+                return Some(event);
             }
             KeeperAction::KeepIdentity => self.kept_identity.clone_from(&self.ordered_identity),
             KeeperAction::SignalGroup { main, signal } => signal_group(main, signal.0),
@@ -79,12 +83,6 @@ impl KeeperLoop {
             KeeperAction::Exit { releases: false } => self.exit = Some(ClaimAtExit::Dropped),
         }
         None
-    }
-
-    fn forked(&mut self, event: KeeperEvent) -> KeeperEvent {
-        self.is_memory_shared |= matches!(event, KeeperEvent::Spawned { .. });
-        self.hold_if_shared();
-        event
     }
 
     fn init(&self, pid: i32) -> Option<&Init> {

@@ -86,7 +86,8 @@ impl Stage {
 }
 
 impl KeeperLoop {
-    /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it.
+    /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it, or if the child has not
+    /// ended in time.
     pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm) -> bool {
         self.hold();
         yield_now();
@@ -111,6 +112,8 @@ impl KeeperLoop {
         let _ = self.perform(KeeperAction::ListDescendants { except: [None, None] });
         self.scanner.rehearse(self.own_pid, NO_PID, &mut || ());
         self.kill_at_deadline(main, &stage.campaigner, (children, alarm));
+        let is_killed = !self.machine.has_processes();
+        self.inherited.schedule_as_before();
         yield_now();
         let _ = sys::ended_child(None);
         let _ = process_list::is_last_descendant(&mut self.scanner, self.own_pid, NO_PID);
@@ -130,7 +133,7 @@ impl KeeperLoop {
         self.exit = None;
         yield_now();
         self.hold();
-        child.is_ok()
+        child.is_ok() && is_killed
     }
 
     /// The work of the keeper while a tree is alive: orders, the end of a main process, the end of the campaigner. No process has
