@@ -11,6 +11,7 @@ mod format;
 #[cfg(test)]
 mod generated_files;
 mod help;
+mod parser;
 mod plan;
 mod release_claim;
 mod resign;
@@ -27,9 +28,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use help::{
@@ -209,7 +208,7 @@ fn command() -> clap::Command {
         let further = help::further_flags(&run);
         run.after_help(further)
     });
-    command.mut_subcommands(|command| command.mut_args(|flag| variables::without_empty_variable(flag).hide_env(true)))
+    command.mut_subcommands(variables::with_variables)
 }
 
 /// The whole program: reads the command line and does what it says.
@@ -218,7 +217,7 @@ pub fn main() -> ExitCode {
     if let Some(descriptor) = release_claim::claim_descriptor() {
         return release_claim::release_claim(descriptor);
     }
-    let parsed = parse();
+    let parsed = parser::parse();
     // The log of run reports them itself.
     if let Ok(Cli { command }) = &parsed
         && !matches!(command, Command::Run(_))
@@ -243,80 +242,6 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Completions { shell } }) => completions::print(shell),
         Err(status) => status,
     }
-}
-
-fn parse() -> Result<Cli, ExitCode> {
-    command_credentials::forget_for_another_store(command);
-    // The parser reads the variables when it is made.
-    let mut command = command();
-    variables::find_unknown(&command);
-    if let Some(message) = usage_error::single_dash(&command) {
-        return Err(fail(Exit::Usage, &message));
-    }
-    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
-        if let Some((name, matches)) = matches.subcommand()
-            && let Some(subcommand) = command.find_subcommand(name)
-        {
-            variables::remember_sources(subcommand, matches);
-        }
-        if let Some((_, matches)) = matches.subcommand()
-            && let Some(flag) = flag_of_no_check(matches)
-        {
-            let message = format!("--{flag} has no effect without --health CMD: add the check, or leave the flag out");
-            return Err(command.error(ErrorKind::MissingRequiredArgument, message));
-        }
-        let mut cli = Cli::from_arg_matches(&matches)?;
-        if let (Command::Run(flags), Some(("run", matches))) = (&mut cli.command, matches.subcommand())
-            && std::env::var_os("ELECT_ROLE").is_some()
-        {
-            // Inside a command of elect's, these variables say who that command is, not who we should be.
-            let inherited = |flag| matches.value_source(flag) == Some(ValueSource::EnvVariable);
-            flags.boundary.take_if(|_| inherited("boundary"));
-            flags.name.take_if(|_| inherited("name"));
-        }
-        Ok(cli)
-    });
-    parsed.map_err(|error| {
-        let asked_for_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
-        if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            let status = if asked_for_help { Exit::Success } else { Exit::Usage }.into();
-            return print_help(&error).map_or_else(|error| stdout::not_written(&error, status), |()| status);
-        }
-        fail(Exit::Usage, &usage_error::in_one_line(&error, &command))
-    })
-}
-
-/// A flag that was typed and says how a health check runs, where there is no check. Variables may be set for a whole host.
-fn flag_of_no_check(matches: &ArgMatches) -> Option<&'static str> {
-    let is_typed = |id: &str| {
-        let known = matches.try_contains_id(id).unwrap_or(false);
-        known && matches.value_source(id) == Some(ValueSource::CommandLine)
-    };
-    if matches.try_get_one::<String>("health").is_ok_and(|check| check.is_some()) {
-        return None;
-    }
-    let flags = [
-        ("health_interval", "health-interval"),
-        ("health_timeout", "health-timeout"),
-        ("health_rise", "health-rise"),
-        ("health_fall", "health-fall"),
-        ("health_start", "health-start"),
-    ];
-    flags.into_iter().find_map(|(id, flag)| is_typed(id).then_some(flag))
-}
-
-/// Prints the parser's help with styles where the log has them: the parser alone would style it for every terminal
-/// wherever `CI` is set, and for a file where `CLICOLOR_FORCE` is.
-fn print_help(help: &clap::Error) -> std::io::Result<()> {
-    let text = help.render();
-    let text = |has_styles: bool| if has_styles { text.ansi().to_string() } else { text.to_string() };
-    if help.use_stderr() {
-        let stderr = std::io::stderr();
-        return (&stderr).write_all(text(log::supports_styles(&stderr)).as_bytes());
-    }
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text(log::supports_styles(&stdout)).as_bytes())?;
-    stdout.flush()
 }
 
 /// One line that says what is wrong, and the status that goes with it.

@@ -128,11 +128,8 @@ fn negative(words: &[OsString], error: &clap::Error) -> Option<String> {
     word.filter(|_| is_number).map(str::to_owned)
 }
 
-/// The message about a long flag with a single dash: `-boundary x` would be the boundary `oundary`.
-pub(super) fn single_dash(command: &Command) -> Option<String> {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let (name, words) = words.split_first()?;
-    let subcommand = command.find_subcommand(name)?;
+/// The message about a long flag with a single dash among the words of a subcommand: `-boundary x` would be the boundary `oundary`.
+pub(super) fn single_dash(subcommand: &Command, words: &[OsString]) -> Option<String> {
     let takes_value = |flag: &clap::Arg| flag.get_action().takes_values() && !flag.is_require_equals_set();
     let mut words = words.iter().map(|word| word.to_string_lossy());
     while let Some(word) = words.next().filter(|word| word.starts_with('-') && word != "--") {

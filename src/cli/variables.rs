@@ -1,10 +1,10 @@
 //! The `ELECT_…` variables: an empty one counts as unset, a misspelled one is reported, and a message about a value
 //! names the variable if the value came from there (DESIGN.md 6).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
-use clap::builder::{OsStr, Resettable};
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, Id};
 
@@ -44,11 +44,16 @@ static FROM_VARIABLES: OnceLock<Vec<FlagFromVariable>> = OnceLock::new();
 /// The variables of this environment that begin with `ELECT_` and that elect does not know.
 static UNKNOWN: OnceLock<Vec<UnknownVariable>> = OnceLock::new();
 
+/// The command, whose flags read no empty variable. Their names are left out of its help.
+pub(super) fn with_variables(command: Command) -> Command {
+    command.mut_args(|flag| without_empty_variable(flag).hide_env(true))
+}
+
 /// The flag without its variable if the variable is empty.
-pub(super) fn without_empty_variable(flag: Arg) -> Arg {
+fn without_empty_variable(flag: Arg) -> Arg {
     let is_empty =
-        |name: &std::ffi::OsStr| name != STORE_VARIABLE && std::env::var_os(name).is_some_and(|value| value.is_empty());
-    if flag.get_env().is_some_and(is_empty) { flag.env(Resettable::<OsStr>::Reset) } else { flag }
+        |name: &OsStr| name != STORE_VARIABLE && std::env::var_os(name).is_some_and(|value| value.is_empty());
+    if flag.get_env().is_some_and(is_empty) { flag.env(Resettable::<clap::builder::OsStr>::Reset) } else { flag }
 }
 
 /// Remembers which flags got their values from variables.
@@ -132,7 +137,7 @@ impl UnknownVariable {
 
 /// The first variable of a command's flags whose value is not text.
 pub(super) fn not_text(command: &Command) -> Option<String> {
-    let names = command.get_arguments().filter_map(Arg::get_env).filter_map(std::ffi::OsStr::to_str);
+    let names = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str);
     let is_not_text = |name: &&str| matches!(std::env::var(name), Err(std::env::VarError::NotUnicode(_)));
     names.into_iter().find(is_not_text).map(str::to_owned)
 }
@@ -145,6 +150,15 @@ pub(super) fn find_unknown(command: &Command) {
     found.sort_by(|a, b| a.name.cmp(&b.name));
     // Set once: a process parses one command line.
     let _ = UNKNOWN.set(found);
+}
+
+/// Whether one of these variables of the environment belongs neither to a flag of this one command nor to elect as a whole.
+pub(super) fn has_unknown(command: &Command, mut names: impl Iterator<Item = OsString>) -> bool {
+    let is_known = |name: &OsStr| {
+        WITHOUT_FLAG.iter().any(|known| name == *known)
+            || command.get_arguments().any(|flag| flag.get_env() == Some(name))
+    };
+    names.any(|name| name.as_encoded_bytes().starts_with(b"ELECT_") && !is_known(&name))
 }
 
 /// The unknown variables that were found.

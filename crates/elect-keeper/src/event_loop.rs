@@ -63,6 +63,8 @@ pub struct KeeperLoop {
     own_pid: i32,
     /// For a message of the campaigner.
     buffer: Vec<u8>,
+    /// A child has been forked since the memory was taken last.
+    is_memory_shared: bool,
 }
 
 /// The use of the claim when the loop ends.
@@ -122,6 +124,7 @@ impl KeeperLoop {
             scanner,
             own_pid,
             buffer: vec![0; MESSAGE_BYTES_MAX],
+            is_memory_shared: false,
         }
     }
 
@@ -140,6 +143,7 @@ impl KeeperLoop {
             // It is not known which part of the program killing needs.
             let _ = memory::lock_all();
         }
+        sys::schedule_first();
         loop {
             let remaining = self.round();
             if let Some(exit) = self.exit {
@@ -158,22 +162,38 @@ impl KeeperLoop {
         if self.receive_messages() == Orders::AllRead {
             self.starting.iter_mut().for_each(Spawned::open_gate);
         }
+        self.hold_if_shared();
         let remaining = self.reap();
+        self.hold_if_shared();
         self.check_terminal();
         self.send();
         self.handle(KeeperEvent::RoundEnds);
         remaining
     }
 
-    /// Takes the memory that a kill writes to from the kernel. Called after each fork: the keeper shares its memory with the
-    /// child, with the init of a PID namespace for as long as that lives, and the kernel copies a page at the first write.
+    /// Takes the memory back that is shared with a child. One behind a gate is let through first, since its start would wait: until
+    /// it executes it does nothing that a kill is needed for, and then it shares nothing.
+    fn hold_if_shared(&mut self) {
+        if self.is_memory_shared && !self.is_gate_closed() {
+            self.hold();
+        }
+    }
+
+    fn is_gate_closed(&self) -> bool {
+        self.starting.as_ref().is_some_and(|spawned| spawned.gate.is_some())
+    }
+
+    /// Takes the memory that a kill writes to from the kernel. After each fork the keeper shares its memory with the child until
+    /// that executes, and with the init of a PID namespace for as long as that lives, and the kernel copies a page at the first
+    /// write.
     fn hold(&mut self) {
+        // In a few calls all that was written before; then, page by page, what a kill writes to in any case.
+        memory::hold_written();
         self.scanner.hold();
         self.machine.hold();
         memory::hold(&mut self.buffer);
         memory::hold_stack();
-        // All of the above is taken from the kernel now, and written once. The rest was written before.
-        memory::hold_written();
+        self.is_memory_shared = false;
     }
 
     /// Hands an observation to the machine, and performs what follows from it.
@@ -201,8 +221,7 @@ impl KeeperLoop {
             let events = events.filter(|_| remaining == ReapResult::CgroupPopulated);
             events.map_or_else(child, |events| PollFd::new(events, PollFlags::POLLPRI))
         });
-        let is_gate_closed = self.starting.as_ref().is_some_and(|spawned| spawned.gate.is_some());
-        let goes_on = remaining == ReapResult::MoreZombies || is_gate_closed;
+        let goes_on = remaining == ReapResult::MoreZombies || self.is_gate_closed();
         let longest = if goes_on { PollTimeout::ZERO } else { PollTimeout::NONE };
         let result = poll(&mut [child(), clock, socket, exec, leaf, check_leaf], longest);
         debug_assert!(matches!(result, Ok(_) | Err(Errno::EINTR)), "{result:?}");

@@ -318,7 +318,6 @@ fn run_keeper(
         return libc::EXIT_FAILURE;
     }
     let keeper_loop = KeeperLoop::new(channel, spec, inherited, (tier, terminal), scanner);
-    sys::schedule_first();
     // Memory is locked if the limit allows it. Killing needs only memory that exists by now.
     memory::release_stack();
     memory::hold_stack();

@@ -91,13 +91,24 @@ pub fn hold_written() {
             if unsafe { libc::mincore(std::ptr::without_provenance_mut(start), bytes, is_there.as_mut_ptr()) } != 0 {
                 continue;
             }
-            for (index, _) in is_there[..bytes / page].iter().enumerate().filter(|(_, is_there)| **is_there & 1 != 0) {
-                let address = std::ptr::without_provenance_mut(start + index * page);
-                // SAFETY: this changes no byte: the kernel makes the page this process's own, as a write would.
-                unsafe { libc::madvise(address, page, libc::MADV_POPULATE_WRITE) };
+            let mut first = start;
+            for pages in is_there[..bytes / page].chunk_by(|one, next| one & 1 == next & 1) {
+                let run = first..first + pages.len() * page;
+                if pages[0] & 1 != 0 && !own(run.clone()) && errno() != libc::EINVAL {
+                    // The kernel stops at a page that fails.
+                    run.clone().step_by(page).for_each(|start| drop(own(start..start + page)));
+                }
+                first = run.end;
             }
         }
     }
+}
+
+/// Makes pages that may be written to this process's own, as a write would. Returns whether that has succeeded.
+fn own(pages: Range<usize>) -> bool {
+    let address = std::ptr::without_provenance_mut(pages.start);
+    // SAFETY: this changes no byte.
+    unsafe { libc::madvise(address, pages.len(), libc::MADV_POPULATE_WRITE) == 0 }
 }
 
 /// Where this process may write, and no other process sees it.

@@ -297,7 +297,7 @@ fn redirect_stdin_to_null() -> nix::Result<()> {
 }
 
 impl Spawned {
-    /// Lets the process execute. To be called when the orders that came during the fork have been read.
+    /// Lets the process execute, if it waits for that. To be called when the orders that came during the fork have been read.
     pub fn open_gate(&mut self) {
         if let Some(gate) = self.gate.take() {
             let _ = nix::unistd::write(&gate, b".");

@@ -211,13 +211,17 @@ impl Session {
 
     /// Why a renewal has found nothing.
     async fn explain_loss(&mut self, server: &mut PostgresServer, term: Term) -> Result<RenewResult, StoreError> {
+        let is_take_unconfirmed = self.rule.settled().is_none();
         let why = match server.observe(&self.boundary).await?.stored {
+            // As after a crash, or on a server that was promoted.
+            None if is_take_unconfirmed => "the server does not know the take any more".to_owned(),
             None => "the record is gone".to_owned(),
             Some(Err(_)) => "the record has been overwritten".to_owned(),
             Some(Ok(stored)) => {
                 let record = &stored.record;
                 match record.state {
                     RecordState::Vacant => "the record is gone".to_owned(),
+                    RecordState::Free if is_take_unconfirmed => "the server does not know the take any more".to_owned(),
                     RecordState::Free => "it was released".to_owned(),
                     // A server that has not heard of our take is none of which an answer counts.
                     RecordState::Held if record.term < term => {

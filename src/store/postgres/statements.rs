@@ -1,7 +1,7 @@
 //! The statements, each of which is one round trip without a name and commits by itself, so that any pooler will do.
 //!
 //! Every write begins with `life`, a subquery that is executed once and first: it states where and when the write is executed,
-//! raises `synchronous_commit` to `on` at least, and `client_min_messages` to a level at which the server tells of a commit that
+//! sets `synchronous_commit`, and `client_min_messages` to a level at which the server tells of a commit that
 //! did not wait for its standby (S5). Rows are locked without waiting: a candidate that finds a lock reads the record again.
 
 use elect_core::boundary;
@@ -47,11 +47,16 @@ const CONFIRMED: &str =
 /// Commits that no decision counts on wait for no standby.
 const UNCONFIRMED: &str = "'local'";
 
+/// The commit of a take of a free or missing record waits for neither disk nor standby: it starts no lease. The first renewal, which
+/// does, comes after it in the WAL, so that whatever confirms the renewal has the take.
+const UNFLUSHED: &str = "'off'";
+
 /// All statements on one table.
 #[derive(Debug, Clone)]
 pub struct Statements {
     pub look: String,
     pub look_at_all: String,
+    /// Waits for a confirmation if the record was not free (5.6).
     pub take: String,
     /// Makes the record, and takes it (S2).
     pub take_missing: String,
@@ -120,7 +125,8 @@ impl Statements {
     pub fn new(schema: &str, source: LifeSource) -> Statements {
         let table = format!("{}.elect_boundaries", quoted(schema));
         let (life, columns, place) = (life(source, CONFIRMED), columns(), place(source));
-        let unconfirmed = self::life(source, UNCONFIRMED);
+        let [unconfirmed, unflushed] = [UNCONFIRMED, UNFLUSHED].map(|commit| self::life(source, commit));
+        let taking = self::life(source, &format!("CASE WHEN $5::text = 'free' THEN {UNFLUSHED} ELSE {CONFIRMED} END"));
         Statements {
             look: format!(
                 "SELECT {place}, b.boundary, {columns}, left(f.holder, 64) AS first_holder, \
@@ -133,7 +139,7 @@ impl Statements {
                 boundary::LONGEST
             ),
             take: format!(
-                "WITH {life}, seen AS MATERIALIZED (SELECT b.boundary, b.term, b.state FROM {table} b, life \
+                "WITH {taking}, seen AS MATERIALIZED (SELECT b.boundary, b.term, b.state FROM {table} b, life \
                  WHERE b.boundary = $1::text AND b.holder = $2::text AND b.term = $3::bigint AND b.nonce = $4::bigint \
                  AND b.state = $5::text AND b.incarnation = $6::text AND life.incarnation = $7::text FOR UPDATE OF b NOWAIT), \
                  written AS (UPDATE {table} b SET version = $8::int, state = 'held', holder = $9::text, name = $10::text, \
@@ -145,7 +151,7 @@ impl Statements {
                  FROM written, life"
             ),
             take_missing: format!(
-                "WITH {life}, written AS (INSERT INTO {table} (boundary, version, state, holder, name, host, port, term, nonce, \
+                "WITH {unflushed}, written AS (INSERT INTO {table} (boundary, version, state, holder, name, host, port, term, nonce, \
                  ttl_ms, incarnation, since, renewed) SELECT $1::text, $2::int, 'held', $3::text, $4::text, $5::text, $6::int, \
                  greatest(life.ms, $7::bigint), $8::bigint, $9::bigint, life.incarnation, life.at, life.at FROM life \
                  WHERE life.incarnation = $10::text AND EXISTS (SELECT FROM {table} f WHERE f.boundary = '' \

@@ -286,13 +286,19 @@ fn a_renewal_whose_wait_for_the_standby_is_cancelled_is_not_credited() {
     }
 }
 
-/// The take is visible, and is recognized by its nonce.
+/// Of a leader that was not heard of any more, or that may have been forgotten. The take is visible, and is recognized by its nonce.
 #[test]
 fn a_take_whose_wait_for_the_standby_is_cancelled_is_found_by_the_next_look() {
+    for state in ["held", "vacant"] {
+        take_that_waits_in_vain(state);
+    }
+}
+
+fn take_that_waits_in_vain(state: &str) {
     with_server(&[], async |server| {
         let mut one = PostgresCandidate::at(&server.url(), "one", LONG);
         let first = one.win().await;
-        one.store.release(&one.candidacy).await.expect("released");
+        server.run(&format!("UPDATE elect_boundaries SET state = '{state}' WHERE boundary = 'cron'")).await;
         without_standby(server, "ghost").await;
         let mut two = PostgresCandidate::at(&server.url(), "two", LONG);
         let cancel = async {
@@ -300,11 +306,52 @@ fn a_take_whose_wait_for_the_standby_is_cancelled_is_found_by_the_next_look() {
             let order = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             client.batch_execute(order).await.expect("cancelled");
         };
-        let (taken, ()) = tokio::join!(two.campaign(), cancel);
-        assert!(matches!(taken, Err(StoreError::Unavailable(_))), "{taken:?}");
+        let takes = async {
+            loop {
+                match two.campaign().await {
+                    Ok(CampaignResult::Waiting { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    ended => return ended,
+                }
+            }
+        };
+        let (taken, ()) = tokio::join!(takes, cancel);
+        assert!(matches!(taken, Err(StoreError::Unavailable(_))), "{state}: {taken:?}");
         let Ok(CampaignResult::Won { term }) = two.campaign().await else { panic!("not recognized") };
         assert!(term > first);
         without_standby(server, "").await;
+        assert!(matches!(two.renew().await, Ok(RenewResult::Credited { .. })));
+    });
+}
+
+/// The renewal that starts the lease waits, and is not credited if the take was forgotten.
+#[test]
+fn a_take_of_a_free_record_waits_for_no_confirmation_and_starts_no_lease() {
+    with_server(&[], async |server| {
+        let mut one = PostgresCandidate::at(&server.url(), "one", LONG);
+        one.win().await;
+        assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+        one.store.release(&one.candidacy).await.expect("released");
+        server.run("CREATE TABLE remembered AS SELECT * FROM elect_boundaries WHERE boundary = 'cron'").await;
+        without_standby(server, "ghost").await;
+        let mut two = PostgresCandidate::at(&server.url(), "two", LONG);
+        let taken = two.campaign().await;
+        assert!(matches!(taken, Ok(CampaignResult::Won { .. })), "{taken:?}");
+        let cancel = async {
+            let client = wait_for_sync_wait(server).await;
+            let order = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            client.batch_execute(order).await.expect("ended");
+        };
+        let (renewal, ()) = tokio::join!(two.renew(), cancel);
+        assert!(matches!(renewal, Err(StoreError::Unavailable(_))), "{renewal:?}");
+        without_standby(server, "").await;
+        // As a server has it that has not heard of the take.
+        server
+            .run("DELETE FROM elect_boundaries WHERE boundary = 'cron'; INSERT INTO elect_boundaries SELECT * FROM remembered")
+            .await;
+        let renewal = two.renew().await;
+        let is_forgotten = |why: &str| why.contains("does not know the take");
+        assert!(matches!(&renewal, Ok(RenewResult::Lost { why }) if is_forgotten(why)), "{renewal:?}");
+        assert!(matches!(two.campaign().await, Ok(CampaignResult::Won { .. })), "it is free");
         assert!(matches!(two.renew().await, Ok(RenewResult::Credited { .. })));
     });
 }

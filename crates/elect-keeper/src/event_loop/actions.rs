@@ -32,7 +32,8 @@ impl KeeperLoop {
         match action {
             KeeperAction::Spawn { program, kill_by, holds_lock, identity } => {
                 let event = self.spawn_program(program, kill_by, holds_lock, identity);
-                self.hold();
+                self.is_memory_shared = true;
+                self.hold_if_shared();
                 return Some(event);
             }
             KeeperAction::SpawnHook(background_hook) => {

@@ -6,9 +6,14 @@
 //! some cases only. The tree is one child that does nothing, hook and check are none; machine and connection are not the
 //! keeper's own, and it has no programs meanwhile, so that nothing of it is left. Each page that it has used is locked from
 //! then on, if the limit allows it ([`memory::lock`]).
+//!
+//! All of it takes a few milliseconds, in which the campaigner asks the store. Where both are on the same processor, the campaigner
+//! goes first: the keeper has no priority yet, and yields between two steps, since the scheduler would let the other one wait for a
+//! whole slice of time.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::thread::yield_now;
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -81,9 +86,11 @@ impl Stage {
 }
 
 impl KeeperLoop {
-    /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it.
+    /// Must be called before any order has been read. Returns `false` if the kernel has refused a part of it, or if the child has not
+    /// ended in time.
     pub(super) fn rehearse(&mut self, children: &SignalFd, alarm: &Alarm) -> bool {
         self.hold();
+        yield_now();
         memory::use_code_near(&CODE_OF_A_KILL.map(<*const ()>::addr));
         let Ok(stage) = Stage::new() else { return false };
         let machine = std::mem::replace(&mut self.machine, KeeperMachine::new(policy(TIME_MAX)));
@@ -93,15 +100,21 @@ impl KeeperLoop {
         let spec = self.spec.take();
         // The child that is killed was in no cgroup of these.
         let creation = self.tier.creation();
+        yield_now();
         let child = fork_idle_child();
         let main = child.as_ref().map_or(NO_PID, |pid| *pid);
+        yield_now();
         self.take_orders(&stage.campaigner);
+        yield_now();
         self.machine = KeeperMachine::new(policy(Duration::ZERO));
         // The ways that a kill takes only in some cases, and the one of the campaigner, which shares the code.
         Progress::rehearse(&self.channel);
         let _ = self.perform(KeeperAction::ListDescendants { except: [None, None] });
         self.scanner.rehearse(self.own_pid, NO_PID, &mut || ());
         self.kill_at_deadline(main, &stage.campaigner, (children, alarm));
+        let is_killed = !self.machine.has_processes();
+        self.inherited.schedule_as_before();
+        yield_now();
         let _ = sys::ended_child(None);
         let _ = process_list::is_last_descendant(&mut self.scanner, self.own_pid, NO_PID);
         for action in [
@@ -118,9 +131,9 @@ impl KeeperLoop {
         self.tier.restore_creation(creation);
         self.inits.clear();
         self.exit = None;
-        sys::schedule_first();
+        yield_now();
         self.hold();
-        child.is_ok()
+        child.is_ok() && is_killed
     }
 
     /// The work of the keeper while a tree is alive: orders, the end of a main process, the end of the campaigner. No process has
@@ -141,6 +154,7 @@ impl KeeperLoop {
         self.handle(KeeperEvent::RoundBegins);
         let _ = self.receive_messages();
         self.send();
+        yield_now();
         self.handle(KeeperEvent::CampaignerGone);
         self.handle(KeeperEvent::ChildEnded { pid: NO_PID, end: ChildEnd::Exited(0) });
         self.handle(KeeperEvent::RoundEnds);

@@ -49,6 +49,22 @@ fn a_missing_record_is_taken_at_once_by_a_candidate_that_has_seen_the_first_row_
     });
 }
 
+/// It starts no lease, as the take of a free record.
+#[test]
+fn a_take_of_a_missing_record_waits_for_no_confirmation() {
+    with_server(&[], async |server| {
+        make_table(server).await;
+        let mut one = PostgresCandidate::at(&server.url(), "one", SHORT);
+        let ttl = one.candidacy.ttl;
+        look_on(&mut one, ttl).await;
+        without_standby(server, "ghost").await;
+        let taken = one.campaign().await;
+        assert!(matches!(taken, Ok(CampaignResult::Won { .. })), "{taken:?}");
+        without_standby(server, "").await;
+        assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
+    });
+}
+
 #[test]
 fn of_twelve_that_may_take_a_missing_record_one_does() {
     with_server(&[], async |server| {
