@@ -120,6 +120,8 @@ fn the_page_follows_a_kill_and_a_resign() {
     // What the script has drawn is what the server draws; numbers go on meanwhile.
     let words = "[...document.querySelectorAll('main h2, main p, main dt, main dd, main li, main text')]\
                  .map(e => e.id === 'lease' ? '' : e.textContent.replace(/\\d+ [a-z]+/g, '')).join('|')";
+    let runs = "document.querySelector('main').textContent.includes('runs here')";
+    until("the page shows the command", || tab.value(runs) == true);
     let drawn = tab.value(words);
     let mut plain = browser.open(&url(port), 400, false);
     assert_eq!(plain.value(words), drawn, "without scripts");

@@ -94,7 +94,12 @@ impl Tampering {
         let struck = now();
         (self.act)(mongod, &sandbox);
         let ended = end.join().expect("the watch on the old tree").saturating_sub(struck);
-        leader.wait_for_log("leadership lost: killing the command");
+        // A server that is slow at that moment says nothing until the lease has run out.
+        until("the leader has learned", || {
+            ["leadership lost: killing the command", "the lease runs out"]
+                .iter()
+                .any(|said| leader.log().contains(said))
+        });
         match self.leaves {
             AfterTampering::Nothing | AfterTampering::Free => {}
             AfterTampering::Leader => mongod.delete(&sandbox, cron()),

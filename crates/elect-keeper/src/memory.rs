@@ -96,7 +96,9 @@ pub fn hold_written() {
                 let run = first..first + pages.len() * page;
                 if pages[0] & 1 != 0 && !own(run.clone()) && errno() != libc::EINVAL {
                     // The kernel stops at a page that fails.
-                    run.clone().step_by(page).for_each(|start| drop(own(start..start + page)));
+                    for start in run.clone().step_by(page) {
+                        own(start..start + page);
+                    }
                 }
                 first = run.end;
             }

@@ -310,12 +310,13 @@ fn take_that_waits_in_vain(state: &str) {
             loop {
                 match two.campaign().await {
                     Ok(CampaignResult::Waiting { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
-                    ended => return ended,
+                    Ok(won) => panic!("{state}: taken without a confirmation: {won:?}"),
+                    Err(error) => return error,
                 }
             }
         };
         let (taken, ()) = tokio::join!(takes, cancel);
-        assert!(matches!(taken, Err(StoreError::Unavailable(_))), "{state}: {taken:?}");
+        assert!(matches!(taken, StoreError::Unavailable(_)), "{state}: {taken}");
         let Ok(CampaignResult::Won { term }) = two.campaign().await else { panic!("not recognized") };
         assert!(term > first);
         without_standby(server, "").await;
@@ -341,8 +342,11 @@ fn a_take_of_a_free_record_waits_for_no_confirmation_and_starts_no_lease() {
             let order = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             client.batch_execute(order).await.expect("ended");
         };
-        let (renewal, ()) = tokio::join!(two.renew(), cancel);
-        assert!(matches!(renewal, Err(StoreError::Unavailable(_))), "{renewal:?}");
+        let renews = async {
+            let renewal = two.renew().await;
+            assert!(matches!(renewal, Err(StoreError::Unavailable(_))), "it waits: {renewal:?}");
+        };
+        tokio::join!(renews, cancel);
         without_standby(server, "").await;
         // As a server has it that has not heard of the take.
         server
