@@ -76,12 +76,12 @@ impl HintFlags {
             self.listeners.store(0, Ordering::Relaxed);
             return Some(HintKind::Change);
         }
-        if self.has_end.load(Ordering::Relaxed) {
-            return Some(HintKind::End);
-        }
         match self.listeners.swap(0, Ordering::Relaxed) {
             0 => {}
             many => return Some(HintKind::ChangeForMany(many)),
+        }
+        if self.has_end.load(Ordering::Relaxed) {
+            return Some(HintKind::End);
         }
         self.has_renewal.swap(false, Ordering::Relaxed).then_some(HintKind::Renewal)
     }

@@ -87,5 +87,6 @@ end
 -- user may not ask.
 local function crowd(channel)
   local counts = redis.pcall('PUBSUB', 'NUMSUB', channel)
-  return not counts.err and counts[2] > 16 and counts[2] or 0
+  local listeners = not counts.err and tonumber(counts[2]) or 0
+  return listeners > 16 and listeners or 0
 end

@@ -42,6 +42,8 @@ pub struct RedisServer {
     connection: Connection,
     /// Of the primary.
     pub address: Place,
+    /// The database, whose candidates have groups of their own: channels know no databases.
+    pub db: i64,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
     /// Of the present attempt.
@@ -197,6 +199,7 @@ impl RedisServer {
         let server = RedisServer {
             connection,
             address: place.clone(),
+            db: settings.db,
             is_sound: true,
             deadline: Time::NEVER,
             ear,

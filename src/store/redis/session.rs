@@ -111,7 +111,7 @@ impl Session {
         Session {
             scripts,
             key: settings.key(&candidacy.boundary),
-            group: group_channel(&settings.key(&candidacy.boundary)),
+            group: group_channel(&settings.key(&candidacy.boundary), settings.db),
             index_entry: [settings.index_key(), candidacy.boundary.to_string()],
             rule: Takeover::new(id.clone(), candidacy.ttl, Durability::Volatile),
             id,
@@ -559,7 +559,8 @@ async fn free(
     let successor = reservation.map(|reservation| reservation.successor.as_str()).unwrap_or_default();
     let within = reservation.map(|reservation| millis(reservation.within)).unwrap_or_default();
     // Not ours, or not a record any more: there is nothing to be given back.
-    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within, &or_which];
+    let db = server.db.to_string();
+    let arguments = [id, by, &which, &nonce, key, &incarnation, &epoch, successor, &within, &or_which, &db];
     server.run::<Vec<String>>(&scripts.release, key, &arguments).await.map(drop)
 }
 

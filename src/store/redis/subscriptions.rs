@@ -24,9 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_micros(500);
 /// All of them have looked by then.
 const LOOK_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// The channel of a random group. It begins like the boundary's, for the sake of the user's rights; no boundary has a tab in its name.
-pub fn group_channel(channel: &str) -> String {
-    format!("{channel}\t{}", fastrand::u32(..GROUPS))
+/// The channel of a random group of the candidates in a database. It begins like the boundary's, for the sake of the user's rights; no
+/// boundary has a tab in its name.
+pub fn group_channel(channel: &str, db: i64) -> String {
+    format!("{channel}\t{db}\t{}", fastrand::u32(..GROUPS))
 }
 
 /// The channels of one connection: what was asked for, and what is to be asked for together with the next script.
@@ -35,6 +36,7 @@ pub struct Subscriptions {
     changes: Vec<SubscriptionChange>,
     group: Option<String>,
     is_group_refused: bool,
+    may_not_leave: bool,
 }
 
 /// One command. One for each channel: the server refuses a command because of one of its channels.
@@ -46,6 +48,8 @@ pub enum SubscriptionChange {
     Join(String),
     /// A group is left.
     Leave(String),
+    /// The same, if the user may.
+    TryToLeave(String),
 }
 
 /// What the answer to a command makes of the connection.
@@ -63,7 +67,7 @@ impl SubscriptionChange {
     pub fn command(&self) -> Cmd {
         let (command, channel) = match self {
             SubscriptionChange::Subscribe(channel) | SubscriptionChange::Join(channel) => ("SUBSCRIBE", channel),
-            SubscriptionChange::Leave(channel) => ("UNSUBSCRIBE", channel),
+            SubscriptionChange::Leave(channel) | SubscriptionChange::TryToLeave(channel) => ("UNSUBSCRIBE", channel),
         };
         let mut command = redis::cmd(command);
         command.arg(channel);
@@ -85,9 +89,16 @@ impl Subscriptions {
         }
     }
 
-    /// The group is left, if there is one.
+    /// The group is left, if there is one. A connection that may not leave it is replaced.
     pub fn leave(&mut self) {
         self.changes.extend(self.group.take().map(SubscriptionChange::Leave));
+    }
+
+    /// The group is left, if there is one and the user may.
+    pub fn try_to_leave(&mut self) {
+        if !self.may_not_leave {
+            self.changes.extend(self.group.take().map(SubscriptionChange::TryToLeave));
+        }
     }
 
     pub fn take_changes(&mut self) -> Vec<SubscriptionChange> {
@@ -104,9 +115,14 @@ impl Subscriptions {
             }
             // The group would go on counting it. An end of the connection needs no right.
             SubscriptionChange::Leave(_) if is_refused => Subscribed::Unusable,
-            SubscriptionChange::Subscribe(_) | SubscriptionChange::Join(_) | SubscriptionChange::Leave(_) => {
+            SubscriptionChange::TryToLeave(group) if is_refused => {
+                (self.group, self.may_not_leave) = (Some(group.clone()), true);
                 Subscribed::Yes
             }
+            SubscriptionChange::Subscribe(_)
+            | SubscriptionChange::Join(_)
+            | SubscriptionChange::Leave(_)
+            | SubscriptionChange::TryToLeave(_) => Subscribed::Yes,
         }
     }
 }
@@ -134,7 +150,13 @@ pub async fn pass_on(ear: Arc<HintFlags>, undecided: Rc<Cell<bool>>, tell: impl 
             HintKind::ChangeForMany(listeners) => {
                 look_at = look_at.or_else(|| Some(Instant::now() + look_delay(listeners)));
             }
-            HintKind::End => return,
+            HintKind::End => {
+                // The next question begins another connection.
+                if look_at.is_some() {
+                    tell();
+                }
+                return;
+            }
         }
     }
 }
@@ -183,15 +205,40 @@ mod tests {
             looks.sort_unstable();
             assert!(looks[99] <= Duration::from_millis(251), "{looks:?}");
             assert!(looks[75].saturating_sub(looks[25]) > Duration::from_millis(50), "{looks:?}");
+            assert_eq!(
+                passed_on(b"taken 4000000000", Some(b"taken 17")).await.len(),
+                1,
+                "once, and within two seconds"
+            );
             let told = passed_on(b"taken 4000000000", Some(b"freed")).await;
             assert!(told[0] <= Duration::from_millis(6), "{told:?}");
         });
     }
 
     #[test]
+    fn a_look_that_waits_is_made_when_the_connection_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            for ends_at_once in [true, false] {
+                let (ear, told) = (Arc::<HintFlags>::default(), Cell::new(0));
+                ear.hears(b"taken 4000000000");
+                if ends_at_once {
+                    ear.ends();
+                }
+                let end = async {
+                    sleep(Duration::from_micros(1)).await;
+                    ear.ends();
+                };
+                tokio::join!(pass_on(Arc::clone(&ear), Rc::default(), || told.set(told.get() + 1)), end);
+                assert_eq!(told.get(), 1);
+            }
+        });
+    }
+
+    #[test]
     fn groups_are_those_that_a_release_tells() {
-        let groups: std::collections::BTreeSet<String> = (0..10_000).map(|_| group_channel("elect:x")).collect();
-        let known: std::collections::BTreeSet<String> = (0..64).map(|group| format!("elect:x\t{group}")).collect();
+        let groups: std::collections::BTreeSet<String> = (0..10_000).map(|_| group_channel("elect:x", 3)).collect();
+        let known: std::collections::BTreeSet<String> = (0..64).map(|group| format!("elect:x\t3\t{group}")).collect();
         assert_eq!(groups, known);
     }
 }

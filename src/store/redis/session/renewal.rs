@@ -54,6 +54,8 @@ impl Session {
     /// Renews, and verifies that the record is ours.
     pub async fn renew(&mut self, server: &mut RedisServer, candidacy: &Candidacy) -> Result<RenewResult, StoreError> {
         let first = self.first_renewal.take();
+        // A leader would be told in vain, and so would one that rests when it has led. It leaves with the next script.
+        server.subscriptions.try_to_leave();
         let (Some(term), Some(quorum)) = (self.term, self.quorum) else {
             return Ok(lost("nothing was won".to_owned()));
         };

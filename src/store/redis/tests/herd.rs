@@ -1,4 +1,4 @@
-//! Many candidates on one boundary: whom a release and a take are told, and who may not be told by a group.
+//! Many candidates on one boundary: the candidates that a release and a take are told to, and those that are told on no group's channel.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 
@@ -31,7 +31,7 @@ impl Ear {
 
     /// In a group of the boundary, and on its channel.
     fn in_group(server: &RedisProcess, group: usize) -> [Ear; 2] {
-        [Ear::on(server, &format!("{CHANNEL}\t{group}")), Ear::on(server, CHANNEL)]
+        [Ear::on(server, &format!("{CHANNEL}\t0\t{group}")), Ear::on(server, CHANNEL)]
     }
 
     fn lines<const COUNT: usize>(&mut self) -> [String; COUNT] {
@@ -150,12 +150,14 @@ fn all_are_told_of_a_release_if_too_few_are_in_groups_or_too_few_listen() {
                 stream
             })
             .collect();
+        // Channels know no databases.
+        let _elsewhere: Vec<Ear> = (0..12).map(|group| Ear::on(server, &format!("{CHANNEL}\t1\t{group}"))).collect();
         for (listeners, members, is_told) in [(MANY, 0, true), (MANY, 7, true), (MANY, 8, false), (2, 12, true)] {
             let mut leader = leads(server).await;
             let mut ears = ears(server, listeners);
             // The first and the last group are among them.
             let groups = (0..members).map(|number: usize| if number == 0 { 63 } else { number - 1 });
-            let mut groups: Vec<Ear> = groups.map(|group| Ear::on(server, &format!("{CHANNEL}\t{group}"))).collect();
+            let mut groups: Vec<Ear> = groups.map(|group| Ear::on(server, &format!("{CHANNEL}\t0\t{group}"))).collect();
             is_released(&mut leader).await;
             for ear in &mut ears {
                 assert_eq!(ear.heard(server) == ["freed"], is_told, "{listeners} listen, {members} in groups");
@@ -201,7 +203,7 @@ fn all_are_told_of_a_record_that_is_left_to_a_successor() {
 }
 
 #[test]
-fn who_may_not_ask_how_many_listen_tells_all() {
+fn a_release_without_the_right_to_ask_how_many_listen_is_told_to_all() {
     with_server(async |server| {
         settled_before(server, "").await;
         server.cli(&["acl", "setuser", "default", "-pubsub"]);
@@ -241,7 +243,7 @@ impl RedisProcess {
 }
 
 #[test]
-fn in_a_group_is_who_would_take_a_free_record_at_once() {
+fn a_group_has_those_that_would_take_a_free_record_at_once() {
     with_server(async |server| {
         settled_before(server, "").await;
         let mut leader = leads(server).await;
@@ -254,6 +256,15 @@ fn in_a_group_is_who_would_take_a_free_record_at_once() {
             assert_eq!((server.groups(), server.listeners().as_str()), (0, "2"), "it listens all the same");
             one.ask().await.expect("an answer");
         }
+        is_released(&mut leader).await;
+        assert!(matches!(one.ask().await, Ok(CampaignResult::Won { .. })));
+        for _ in 0..2 {
+            one.is_credited().await;
+        }
+        assert_eq!((server.groups(), server.listeners().as_str()), (0, "2"), "a leader is told of no release");
+        is_released(&mut one).await;
+        leader = leads(server).await;
+        one.ask().await.expect("an answer");
         server.cli(&["acl", "setuser", "default", "-unsubscribe"]);
         one.store.observe(&one.candidacy.boundary).await.expect("looked");
         let limit = clock::now() + Duration::from_secs(60);
@@ -263,6 +274,10 @@ fn in_a_group_is_who_would_take_a_free_record_at_once() {
         }
         is_released(&mut leader).await;
         assert!(matches!(one.ask().await, Ok(CampaignResult::Won { .. })));
+        for _ in 0..2 {
+            one.is_credited().await;
+        }
+        assert_eq!((server.groups(), server.listeners().as_str()), (1, "2"), "its connection serves on");
     });
 }
 
