@@ -13,7 +13,7 @@ use crate::config::RunFlags;
 use crate::exit::Exit;
 use crate::log;
 
-/// What the command line says.
+/// The command line, read.
 ///
 /// # Errors
 ///

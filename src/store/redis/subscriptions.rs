@@ -52,7 +52,7 @@ pub enum SubscriptionChange {
     TryToLeave(String),
 }
 
-/// What the answer to a command makes of the connection.
+/// The state of the connection after the answer to a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscribed {
     /// It serves.

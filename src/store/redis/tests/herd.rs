@@ -42,7 +42,7 @@ impl Ear {
         })
     }
 
-    /// What has been announced to it since the last call.
+    /// The announcements since the last call.
     fn heard(&mut self, server: &RedisProcess) -> Vec<String> {
         server.cli(&["publish", &self.own, "end"]);
         let mut words = Vec::new();
