@@ -47,7 +47,8 @@ fn work_in_flight_is_finished_because_the_main_process_alone_is_asked_to_stop() 
 #[test]
 fn a_child_that_is_not_told_by_its_main_process_is_told_before_the_time_is_over() {
     let sandbox = Sandbox::new();
-    let script = "trap 'exit 3' TERM; echo up; sleep 600; exit 4";
+    // The child says that it is up: the shell itself would handle a signal that comes before its child is there.
+    let script = "trap 'exit 3' TERM; sh -c 'echo up; exec sleep 600'; exit 4";
     let mut leader = ElectCmd::new(&sandbox).flag("--stop-timeout", "4s").shell(script).start();
     until("it runs", || leader.output() == "up\n");
     let asked = now();
