@@ -272,10 +272,7 @@ impl Driver {
                 self.keeper.kill_tree();
             }
             Action::Forward(Signal(signal)) => self.send(ToKeeper::Forward { signal }),
-            Action::Ping => {
-                self.keeper.refresh_preexisting_children();
-                self.send(ToKeeper::Ping);
-            }
+            Action::Ping => self.send(ToKeeper::Ping),
             Action::KillKeeper => self.keeper.kill(),
             Action::Sweep => {
                 let empty = self.keeper.sweep();
@@ -320,8 +317,11 @@ impl Driver {
         let _ = self.worker.ask(attempt, request);
     }
 
-    /// Sends in order and without waiting: a message that finds no room is sent later.
+    /// Sends in order, or later if there is no room. The list of inherited children is read before each question (K4).
     fn send(&mut self, message: ToKeeper) {
+        if matches!(message, ToKeeper::Ping | ToKeeper::Arm { .. }) {
+            self.keeper.refresh_preexisting_children();
+        }
         let answers = self.keeper.send(message);
         self.pending_events.extend(answers.into_iter().map(Event::Keeper));
     }

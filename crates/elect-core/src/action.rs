@@ -48,7 +48,7 @@ pub enum Action {
     Kill,
     /// Pass a signal on to the main process.
     Forward(Signal),
-    /// Ask the keeper for an answer, which proves that it is alive (K4).
+    /// Ask the keeper for an answer, which proves that it is alive (K4): after an interval without a deadline to confirm.
     Ping,
     /// Kill the keeper, which has stopped answering (K4).
     KillKeeper,

@@ -189,7 +189,7 @@ impl Context {
     }
 
     pub(crate) fn arm(&mut self, term: Term, lease: Lease) {
-        self.keeper.deadline_sent(term, lease.kill_by);
+        self.keeper.deadline_sent(self.now, term, lease.kill_by, &self.timing);
         self.act(Action::Arm { term, kill_by: lease.kill_by });
     }
 

@@ -1,9 +1,10 @@
 //! Whether the keeper is alive (K4).
 //!
-//! A keeper that is stopped cannot kill, so it is pinged once per renewal interval. It may be silent
+//! A keeper that is stopped cannot kill, so it is asked for an answer once per renewal interval: by the deadline of a
+//! credited renewal, which it confirms, or by a ping if none is credited in time. It may be silent
 //! for ten seconds, but only for half the kill allowance once the deadline that *it* holds has passed: the one it
-//! confirmed, not the one that we sent. The time limit counts from a ping that was sent after we woke, so a campaigner that
-//! was itself suspended does not blame the keeper for it.
+//! confirmed, not the one that we sent. The time limit counts from a question that was sent after we woke, so a campaigner
+//! that was itself suspended does not blame the keeper for it.
 
 use std::time::Duration;
 
@@ -13,15 +14,25 @@ use crate::Term;
 
 const ANSWER_TIMEOUT_NO_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A message that the keeper answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    /// A deadline, which the keeper confirms.
+    Deadline,
+    /// A ping. A confirmation may be older than the ping, so only a pong is its answer.
+    Ping,
+}
+
 #[derive(Debug)]
 pub(super) struct KeeperLiveness {
     /// The term whose deadline is being watched, and the deadline that the keeper holds.
     armed: Option<(Term, Time)>,
     confirmed: bool,
-    /// When the unanswered ping was sent.
-    asked: Option<Time>,
-    /// When the last ping was sent.
+    /// The unanswered question, and when it was sent.
+    asked: Option<(Question, Time)>,
+    /// When the last question was sent.
     last_asked: Time,
+    /// When the next ping is due, unless a deadline is sent before.
     ask_at: Time,
     /// Whether every process of the tree has got SIGKILL, by the keeper's last report.
     all_killed: bool,
@@ -41,11 +52,17 @@ impl KeeperLiveness {
         }
     }
 
-    /// A deadline was sent. Until the keeper confirms one, the first counts as held.
-    pub(super) fn deadline_sent(&mut self, term: Term, kill_by: Time) {
+    /// A deadline was sent, which is a question as well. Until the keeper confirms one, the first counts as held.
+    pub(super) fn deadline_sent(&mut self, now: Time, term: Term, kill_by: Time, timing: &Timing) {
         if self.armed.is_none_or(|(of, _)| of != term) {
             self.armed = Some((term, kill_by));
             self.confirmed = false;
+        }
+        if self.asked.is_none() && !self.killed {
+            self.asked = Some((Question::Deadline, now));
+            self.last_asked = now;
+            // Renewals follow each other by an interval and the time of a request: no ping precedes the next deadline.
+            self.ask_at = now + timing.renew() + timing.renew() / 4;
         }
     }
 
@@ -54,9 +71,11 @@ impl KeeperLiveness {
             debug_assert_eq!(*of, term);
             *held = if self.confirmed { (*held).max(kill_by) } else { kill_by };
             self.confirmed = true;
+            self.asked.take_if(|(question, _)| *question == Question::Deadline);
         }
     }
 
+    /// A pong, which answers any question.
     pub(super) fn answered(&mut self) {
         self.asked = None;
     }
@@ -64,7 +83,7 @@ impl KeeperLiveness {
     /// The keeper reports a long kill: as good as an answer, and the next message is due within half the kill allowance.
     pub(super) fn progressed(&mut self, now: Time) {
         self.all_killed = false;
-        if let Some(asked) = &mut self.asked {
+        if let Some((_, asked)) = &mut self.asked {
             *asked = now.max(*asked);
         }
     }
@@ -92,14 +111,14 @@ impl KeeperLiveness {
         self.armed.map_or(Time::NEVER, |(_, held)| held)
     }
 
-    /// Whether to ask now: once per interval, and once more as soon as its deadline has passed.
+    /// Whether to ping now: if no deadline was sent for an interval, and once more as soon as its deadline has passed.
     pub(super) fn ping_due(&mut self, now: Time, timing: &Timing) -> bool {
         let overdue = now >= self.deadline() && self.last_asked < self.deadline();
         let due = self.asked.is_none() && now >= self.ask_at;
         if self.killed || !(overdue || due) {
             return false;
         }
-        self.asked = Some(now);
+        self.asked = Some((Question::Ping, now));
         self.last_asked = now;
         self.ask_at = now + timing.renew();
         true
@@ -115,7 +134,7 @@ impl KeeperLiveness {
     }
 
     fn give_up_at(&self) -> Time {
-        let Some(asked) = self.asked else { return Time::NEVER };
+        let Some((_, asked)) = self.asked else { return Time::NEVER };
         if self.all_killed {
             return asked + ANSWER_TIMEOUT_NO_DEADLINE;
         }
@@ -149,11 +168,11 @@ mod tests {
     #[test]
     fn a_silent_keeper_has_half_the_kill_allowance_after_the_deadline_it_confirmed() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(8_500));
+        liveness.deadline_sent(at(0), 7, at(8_500), &timing());
         liveness.confirmed(7, at(8_500));
         // It stops here: later deadlines are sent, none is confirmed.
-        liveness.deadline_sent(7, at(10_500));
-        assert!(liveness.ping_due(at(2_000), &timing()));
+        liveness.deadline_sent(at(2_000), 7, at(10_500), &timing());
+        liveness.deadline_sent(at(4_000), 7, at(12_500), &timing());
         assert!(!liveness.timed_out(at(8_499)));
         assert_eq!(liveness.wake_at(), at(8_500));
         assert!(liveness.ping_due(at(8_500), &timing()), "asked again once the deadline has passed");
@@ -164,9 +183,43 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_is_confirmed_saves_a_ping() {
+        let mut liveness = KeeperLiveness::new();
+        for sent in [1_000, 3_050, 5_400] {
+            assert!(!liveness.ping_due(at(sent), &timing()) || sent == 1_000, "{sent}");
+            liveness.answered();
+            liveness.deadline_sent(at(sent), 7, at(sent + 8_500), &timing());
+            assert!(!liveness.ping_due(at(sent + 1), &timing()));
+            liveness.confirmed(7, at(sent + 8_500));
+            assert_eq!(liveness.wake_at(), at(sent + 2_500));
+        }
+        assert!(liveness.ping_due(at(7_900), &timing()), "no renewal is credited any more");
+    }
+
+    #[test]
+    fn a_deadline_that_is_not_confirmed_shows_a_silent_keeper() {
+        let mut liveness = KeeperLiveness::new();
+        for sent in [1_000, 2_000, 3_000] {
+            liveness.deadline_sent(at(sent), 7, Time::NEVER, &timing());
+        }
+        assert!(!liveness.timed_out(at(10_999)));
+        assert_eq!(liveness.wake_at(), at(11_000), "counted from the first of them");
+        assert!(liveness.timed_out(at(11_000)));
+    }
+
+    #[test]
+    fn a_confirmation_answers_no_ping() {
+        let mut liveness = KeeperLiveness::new();
+        liveness.deadline_sent(at(1_000), 7, at(8_500), &timing());
+        assert!(liveness.ping_due(at(8_500), &timing()));
+        // It was sent before the keeper stopped.
+        liveness.confirmed(7, at(8_500));
+        assert!(liveness.timed_out(at(8_750)));
+    }
+
+    #[test]
     fn without_a_deadline_it_has_ten_seconds() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, Time::NEVER);
         assert!(liveness.ping_due(at(1_000), &timing()));
         assert!(!liveness.timed_out(at(10_999)));
         assert_eq!(liveness.wake_at(), at(11_000));
@@ -176,7 +229,7 @@ mod tests {
     #[test]
     fn a_keeper_that_reports_progress_has_half_the_kill_allowance_until_its_next_word() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         assert!(liveness.ping_due(at(3_000), &timing()));
         for word in [3_200, 3_400, 3_600, 3_800] {
             liveness.progressed(at(word));
@@ -189,7 +242,7 @@ mod tests {
     #[test]
     fn a_keeper_that_has_killed_every_process_has_ten_seconds_to_reap_them() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         assert!(liveness.ping_due(at(3_000), &timing()));
         liveness.progressed(at(3_200));
         liveness.all_killed(at(3_300));
@@ -201,14 +254,14 @@ mod tests {
     #[test]
     fn a_sweep_that_finds_more_processes_and_an_empty_tree_end_the_ten_seconds() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         assert!(liveness.ping_due(at(3_000), &timing()));
         liveness.all_killed(at(3_200));
         liveness.progressed(at(3_300));
         assert_eq!(liveness.wake_at(), at(3_550), "more were found");
         liveness.all_killed(at(3_400));
         liveness.reset();
-        liveness.deadline_sent(8, at(20_000));
+        liveness.deadline_sent(at(0), 8, at(20_000), &timing());
         assert!(liveness.ping_due(at(20_000), &timing()));
         assert_eq!(liveness.wake_at(), at(20_250), "the next term's tree has not been killed");
     }
@@ -216,7 +269,7 @@ mod tests {
     #[test]
     fn progress_before_a_question_answers_none() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         liveness.progressed(at(2_999));
         assert!(liveness.ping_due(at(3_000), &timing()));
         assert!(liveness.timed_out(at(3_250)));
@@ -225,8 +278,8 @@ mod tests {
     #[test]
     fn an_answer_or_an_empty_tree_ends_the_wait() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
         assert!(liveness.ping_due(at(0), &timing()));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         liveness.answered();
         assert!(!liveness.timed_out(at(60_000)));
         assert!(liveness.ping_due(at(60_000), &timing()));
@@ -237,8 +290,8 @@ mod tests {
     #[test]
     fn a_campaigner_that_was_suspended_asks_before_it_blames() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
         assert!(liveness.ping_due(at(0), &timing()));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         liveness.answered();
         // An hour asleep, the keeper with us.
         assert!(liveness.ping_due(at(3_600_000), &timing()));
@@ -249,7 +302,7 @@ mod tests {
     #[test]
     fn after_its_deadline_a_keeper_that_answers_is_asked_no_more_often_than_before() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         assert!(liveness.ping_due(at(3_000), &timing()));
         liveness.answered();
         assert!(!liveness.ping_due(at(3_001), &timing()));
@@ -260,7 +313,7 @@ mod tests {
     #[test]
     fn a_confirmation_of_another_term_is_not_one_of_ours() {
         let mut liveness = KeeperLiveness::new();
-        liveness.deadline_sent(7, at(3_000));
+        liveness.deadline_sent(at(0), 7, at(3_000), &timing());
         liveness.confirmed(6, at(90_000));
         assert_eq!(liveness.deadline(), at(3_000));
         liveness.confirmed(7, at(4_000));

@@ -32,9 +32,7 @@ impl KeeperMachine {
                 self.kill(now);
             }
             KeeperOrder::Forward(signal) => self.forward(signal),
-            // One answer is enough for all pings that the campaigner has not read an answer to.
-            KeeperOrder::Ping if self.outbox.contains(&FromKeeper::Pong) => {}
-            KeeperOrder::Ping => self.send(FromKeeper::Pong),
+            KeeperOrder::Ping => self.pong(),
             KeeperOrder::Resume => self.resume(),
             KeeperOrder::EndHold => self.hold = None,
             KeeperOrder::Dismiss if self.mutated(KeeperMutation::IgnoresDismissal) => {}
@@ -87,7 +85,7 @@ impl KeeperMachine {
 
     /// K1: a new term opens only over an empty tree. Any number is accepted then, because the store that issues terms
     /// may have been rebuilt. Within a term the deadline only moves forward, and not after it has killed. While a tree
-    /// lives, a message for another term changes nothing.
+    /// lives, a message for another term changes nothing. Each is answered, because the campaigner counts it as a ping (K4).
     fn arm(&mut self, now: Time, term: Term, kill_by: Time) {
         let nothing_to_kill = self.tree.is_empty();
         let moves_back = self.mutated(KeeperMutation::DeadlineMovesBack);
@@ -107,8 +105,15 @@ impl KeeperMachine {
             (deadline, CommandTree::Alive { .. }) if of_any_term => {
                 *deadline.insert(KillDeadline { term, kill_by, expired: false })
             }
-            (_, CommandTree::Alive { .. }) => return,
+            (_, CommandTree::Alive { .. }) => return self.pong(),
         };
         self.send(FromKeeper::Armed { term: deadline.term, kill_by: deadline.kill_by });
+    }
+
+    /// One answer is enough for all pings that the campaigner has not read an answer to.
+    fn pong(&mut self) {
+        if !self.outbox.contains(&FromKeeper::Pong) {
+            self.send(FromKeeper::Pong);
+        }
     }
 }

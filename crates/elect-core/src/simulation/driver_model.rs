@@ -204,6 +204,7 @@ impl Simulation {
             Action::Release(attempt) => self.releases(h, now, attempt),
             Action::Observe(attempt) => self.observes(h, attempt),
             Action::Arm { term, kill_by } => {
+                self.refresh_preexisting_children(h);
                 self.order_keeper(h, KeeperOrder::Arm { term, kill_by });
                 let heard = &mut self.hosts[h].keeper.heard;
                 heard.push((term, kill_by));
@@ -218,6 +219,7 @@ impl Simulation {
             Action::Deny { request_id, .. } => self.denied(h, request_id),
             Action::Drained { request_id, released } => self.drained(h, request_id, released),
             Action::Start { program, run } => {
+                self.hosts[h].reference.kill_ordered = None;
                 self.follower_on_start(h, program, run);
                 if program.deadline_term().is_some() {
                     self.check_eligible(h);
@@ -227,8 +229,12 @@ impl Simulation {
                 }
                 self.order_keeper(h, KeeperOrder::Start { program, run });
             }
-            Action::Stop { kill_at } => self.order_keeper(h, KeeperOrder::Stop { kill_at }),
+            Action::Stop { kill_at } => {
+                self.hosts[h].reference.kill_ordered = Some(kill_at);
+                self.order_keeper(h, KeeperOrder::Stop { kill_at });
+            }
             Action::Kill => {
+                self.hosts[h].reference.kill_ordered = Some(now);
                 self.order_keeper(h, KeeperOrder::Kill);
                 let _ = self.kill_tree(h);
             }

@@ -37,6 +37,8 @@ pub(super) struct ReferenceState {
     pub attempts: u32,
     pub stop_at: Option<Time>,
     pub stopped_twice: bool,
+    /// When the program that was started last is to be killed, by the last order to stop it.
+    pub kill_ordered: Option<Time>,
     /// The keeper's deadline as last seen.
     pub deadline: Option<(Term, Time)>,
     pub lost_before: bool,
@@ -81,6 +83,7 @@ impl ReferenceState {
             attempts: 0,
             stop_at: None,
             stopped_twice: false,
+            kill_ordered: None,
             deadline: None,
             lost_before: false,
             too_late_before: false,
@@ -327,7 +330,10 @@ impl Simulation {
     fn check_ungoverned_kill(&mut self, h: usize) {
         let host = &self.hosts[h];
         let (tree, reference) = (&host.tree, &host.reference);
-        let excused = tree.stopped.is_some() || tree.disturbed || reference.stopped_twice || tree.killed.is_some();
+        // A keeper that was stopped may read the order to start it together with an order to stop it whose time is over.
+        let ordered = reference.kill_ordered.is_some_and(|kill_at| host.clock.at(self.now) >= kill_at);
+        let excused =
+            tree.stopped.is_some() || tree.disturbed || reference.stopped_twice || tree.killed.is_some() || ordered;
         if tree.is_governed() || excused || !tree.is_alive() {
             return;
         }

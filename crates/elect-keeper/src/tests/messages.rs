@@ -19,8 +19,10 @@ fn a_deadline_of_another_term_or_an_earlier_one_is_not_taken() {
         let kill_by = fixture.arm_for(SOON);
         fixture.start_until(&["main"]);
         for term in [0, TERM - 1, TERM + 1, u64::MAX] {
-            fixture.send(&ToKeeper::Arm { term, kill_by: Time::NEVER });
-            fixture.send(&ToKeeper::Arm { term, kill_by: Time::BOOT });
+            for other in [Time::NEVER, Time::BOOT] {
+                fixture.send(&ToKeeper::Arm { term, kill_by: other });
+                fixture.hears(FromKeeper::Pong);
+            }
         }
         fixture.hears_no_more();
         for earlier in [Time::BOOT, clock::now(), kill_by - ms(500)] {
