@@ -320,7 +320,7 @@ impl Driver {
     /// Sends in order, or later if there is no room. The list of inherited children is read before each question (K4).
     fn send(&mut self, message: ToKeeper) {
         if matches!(message, ToKeeper::Ping | ToKeeper::Arm { .. }) {
-            self.keeper.refresh_preexisting_children();
+            self.keeper.refresh_preexisting_children(clock::now());
         }
         let answers = self.keeper.send(message);
         self.pending_events.extend(answers.into_iter().map(Event::Keeper));

@@ -12,13 +12,15 @@ use tokio::io::unix::AsyncFd;
 use tracing::error;
 
 use crate::async_fd;
-use elect_core::{BackgroundHookEnd, CheckEnd, FromKeeper};
+use elect_core::{BackgroundHookEnd, CheckEnd, FromKeeper, Time};
 use elect_keeper::{Claim, Keeper, Outbox, Received, ToKeeper};
 
 /// The time within which a dismissed keeper must exit before it is killed.
 const KEEPER_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two sweeps over the processes of a killed keeper.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
+/// The shortest pause between two readings of the list of inherited children.
+const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 /// The operations of a keeper that the link needs. They are those of [`Keeper`]; tests have a keeper of their own.
 pub trait KeeperProcess: AsRawFd {
@@ -100,6 +102,8 @@ pub struct KeeperLink<K: KeeperProcess = Keeper> {
     has_died: bool,
     /// The tree is being killed from the campaigner, and there may be more of it than the last batch.
     is_killing: bool,
+    /// When the list of inherited children was read last.
+    refreshed_at: Option<Time>,
     /// The messages that the socket had no room for, in order.
     outbox: Outbox,
 }
@@ -112,7 +116,14 @@ impl<K: KeeperProcess> KeeperLink<K> {
     /// The socket cannot be watched.
     pub fn new(keeper: K) -> io::Result<KeeperLink<K>> {
         let keeper = async_fd::watch(keeper, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(KeeperLink { keeper, is_connected: true, has_died: false, is_killing: false, outbox: Outbox::default() })
+        Ok(KeeperLink {
+            keeper,
+            is_connected: true,
+            has_died: false,
+            is_killing: false,
+            refreshed_at: None,
+            outbox: Outbox::default(),
+        })
     }
 
     // ---- messages
@@ -247,9 +258,14 @@ impl<K: KeeperProcess> KeeperLink<K> {
         self.keeper.get_mut().note_terminal();
     }
 
-    /// Updates the list of children that elect inherited, which are never killed.
-    pub fn refresh_preexisting_children(&mut self) {
-        self.keeper.get_mut().refresh_preexisting_children();
+    /// Updates the list of children that elect inherited, which are never killed. It takes two walks over them: requests
+    /// that make a leader renew in a loop do not lead to more than four a second, nor to one between the batches of a kill.
+    pub fn refresh_preexisting_children(&mut self, now: Time) {
+        let is_recent = self.refreshed_at.is_some_and(|at| now.since(at) < REFRESH_PAUSE);
+        if !is_recent && !self.is_killing {
+            self.refreshed_at = Some(now);
+            self.keeper.get_mut().refresh_preexisting_children();
+        }
     }
 
     // ---- the end

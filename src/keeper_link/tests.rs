@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 
 use super::*;
-use elect_core::{BackgroundHook, CheckNumber, HookContext, Program, Time};
+use elect_core::{BackgroundHook, CheckNumber, HookContext, Program};
 
 const EMPTY: FromKeeper = FromKeeper::Empty { run: 1 };
 
@@ -24,6 +24,8 @@ struct KeeperState {
     /// The batches that a kill of the tree, or a sweep, takes.
     batches: Cell<u32>,
     sweeps: Cell<u32>,
+    /// How often the list of inherited children was read.
+    refreshes: Cell<u32>,
 }
 
 struct FakeKeeper {
@@ -83,7 +85,9 @@ impl KeeperProcess for FakeKeeper {
     fn take_terminal_back(&mut self) {
         self.state.terminal_taken_back.set(self.state.terminal_taken_back.get() + 1);
     }
-    fn refresh_preexisting_children(&mut self) {}
+    fn refresh_preexisting_children(&mut self) {
+        self.state.refreshes.set(self.state.refreshes.get() + 1);
+    }
 }
 
 /// Runs `test` with a link, the keeper's state and the other end of its socket.
@@ -163,6 +167,23 @@ fn messages_are_received_in_order_until_the_end_is_reported_once() {
         state.inbox.borrow_mut().extend([Received::Message(None), Received::Message(Some(FromKeeper::Pong))]);
         assert_eq!(link.try_receive(), Some(FromKeeper::Pong));
         assert_eq!(link.try_receive(), None);
+    });
+}
+
+#[test]
+fn the_list_of_inherited_children_is_read_four_times_a_second_at_most_and_not_during_a_kill() {
+    with_link(async |mut link, state, _other| {
+        for millis in [1_000, 1_001, 1_249, 1_250, 1_400] {
+            link.refresh_preexisting_children(Time::from_nanos(millis * 1_000_000));
+        }
+        assert_eq!(state.refreshes.get(), 2);
+        state.batches.set(2);
+        link.kill_tree();
+        link.refresh_preexisting_children(Time::from_nanos(9_000_000_000));
+        assert_eq!(state.refreshes.get(), 2, "between two batches");
+        assert!(!link.kill_more(true));
+        link.refresh_preexisting_children(Time::from_nanos(9_000_000_000));
+        assert_eq!(state.refreshes.get(), 3);
     });
 }
 

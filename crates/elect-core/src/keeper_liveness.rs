@@ -95,6 +95,11 @@ impl KeeperLiveness {
         self.all_killed = true;
     }
 
+    /// A tree begins only now: the keeper is asked again, whatever it has not answered yet.
+    pub(super) fn forget_question(&mut self) {
+        self.asked = None;
+    }
+
     /// A new tree may exist from now on, of which nothing has been killed.
     pub(super) fn run_started(&mut self) {
         self.all_killed = false;

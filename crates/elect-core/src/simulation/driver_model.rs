@@ -234,9 +234,9 @@ impl Simulation {
                 self.order_keeper(h, KeeperOrder::Stop { kill_at });
             }
             Action::Kill => {
-                self.hosts[h].reference.kill_ordered = Some(now);
                 self.order_keeper(h, KeeperOrder::Kill);
                 let _ = self.kill_tree(h);
+                self.hosts[h].reference.kill_ordered = Some(now);
             }
             Action::StartBackgroundHook { background_hook, hook_context } => {
                 let context = hook_context;

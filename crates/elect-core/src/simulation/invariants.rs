@@ -37,7 +37,7 @@ pub(super) struct ReferenceState {
     pub attempts: u32,
     pub stop_at: Option<Time>,
     pub stopped_twice: bool,
-    /// When the program that was started last is to be killed, by the last order to stop it.
+    /// When the keeper is to kill the program that was started last, by the last order to stop it.
     pub kill_ordered: Option<Time>,
     /// The keeper's deadline as last seen.
     pub deadline: Option<(Term, Time)>,
@@ -331,7 +331,8 @@ impl Simulation {
         let host = &self.hosts[h];
         let (tree, reference) = (&host.tree, &host.reference);
         // A keeper that was stopped may read the order to start it together with an order to stop it whose time is over.
-        let ordered = reference.kill_ordered.is_some_and(|kill_at| host.clock.at(self.now) >= kill_at);
+        let born = host.clock.at(tree.born_at + SLACK);
+        let ordered = reference.kill_ordered.is_some_and(|kill_at| born >= kill_at);
         let excused =
             tree.stopped.is_some() || tree.disturbed || reference.stopped_twice || tree.killed.is_some() || ordered;
         if tree.is_governed() || excused || !tree.is_alive() {

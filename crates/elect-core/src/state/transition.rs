@@ -138,6 +138,7 @@ impl State {
             Transition::Restart { term, lease, renew_at } => {
                 context.debug_assert_empty_tree();
                 context.restart_tracker.restarted(now);
+                context.keeper.reset();
                 context.arm(term, lease);
                 let program = Program::Command { term };
                 *self = State::Leading(Leading::start_program(context, now, program, (term, lease), renew_at));
@@ -277,6 +278,7 @@ fn start_ousted_hook(context: &mut Context, now: Time, term: Term, held: HeldLea
         return false;
     }
     context.end_hold(now);
+    context.keeper.forget_question();
     context.start(Program::OnOusted { term });
     !context.mutated(Mutation::ReleaseBeforeOusted)
 }

@@ -39,8 +39,31 @@ impl Scene {
             if let Some(Action::Renew(asked)) = actions.iter().find(|one| matches!(one, Action::Renew(_))).cloned() {
                 actions.extend(self.credited(now, asked, now));
             }
-            if actions.contains(&Action::Ping) {
-                self.keeper_tells(now, FromKeeper::Pong);
+            self.keeper_answers(&actions);
+            if actions.iter().any(&wanted) {
+                return actions;
+            }
+        }
+        panic!("never: {what}");
+    }
+
+    fn keeper_answers(&mut self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Arm { term, kill_by } = *action {
+                self.keeper_tells(self.now, FromKeeper::Armed { term, kill_by });
+            } else if *action == Action::Ping {
+                self.keeper_tells(self.now, FromKeeper::Pong);
+            }
+        }
+    }
+
+    /// Lets time pass with a store that credits every renewal, and a keeper that says nothing, until there is this to be done.
+    fn lives_in_silence_until(&mut self, what: &str, wanted: impl Fn(&Action) -> bool) -> Vec<Action> {
+        for _ in 0..1_000 {
+            let now = self.candidate.wake_at().max(self.now);
+            let mut actions = self.ticks(now);
+            if let Some(asked) = actions.iter().find_map(renewal_asked) {
+                actions.extend(self.credited(now, asked, now));
             }
             if actions.iter().any(&wanted) {
                 return actions;
@@ -112,6 +135,30 @@ fn a_restart_is_in_the_same_term_and_armed_before() {
     let armed = actions.iter().position(|action| matches!(action, Action::Arm { term: 7, .. }));
     let started = actions.iter().position(|action| *action == Action::Start { program: COMMAND, run: 2 });
     assert!(armed.is_some() && armed < started, "{actions:?}");
+}
+
+/// K4: a keeper may have been stopped between two runs, when it had nothing to kill.
+#[test]
+fn a_question_from_between_two_runs_is_asked_again_at_the_next_start() {
+    let delayed = Restart { delay: ms(30_000), ..restart(RestartWhen::Always) };
+    let hooks = Hooks { on_ousted: true, ..Hooks::default() };
+    for (policy, least) in [
+        (Policy { restart: delayed, ..Policy::default() }, ms(7_000)),
+        // The last deadline that the keeper may hold is over.
+        (Policy { min_hold: ms(30_000), hooks, ..Policy::default() }, ms(250)),
+    ] {
+        let mut scene = Scene::wishing(policy);
+        scene.leads();
+        scene.command_ends(at(100), DONE);
+        assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
+        let actions = scene.lives_in_silence_until("a start", |action| matches!(action, Action::Start { .. }));
+        let started = scene.now;
+        assert!(started > at(20_000) && !actions.contains(&Action::KillKeeper), "{actions:?}");
+        assert!(!scene.ticks(started).contains(&Action::KillKeeper));
+        scene.lives_in_silence_until("the end of the keeper", |action| *action == Action::KillKeeper);
+        let silent = scene.now.since(started);
+        assert!(silent >= least && silent <= ms(12_500), "{silent:?}");
+    }
 }
 
 #[test]
