@@ -193,6 +193,12 @@ impl Context {
         self.act(Action::Arm { term, kill_by: lease.kill_by });
     }
 
+    /// The keeper had nothing to kill since the last run: a question that it has not answered yet is asked again.
+    pub(crate) fn arm_next_run(&mut self, term: Term, lease: Lease) {
+        self.keeper.reset();
+        self.arm(term, lease);
+    }
+
     pub(crate) fn start(&mut self, program: Program) -> RunId {
         self.run += 1;
         self.program = Some(program);

@@ -171,16 +171,6 @@ fn a_deadline_that_has_killed_stays_where_it_was() {
     assert_eq!(scene.messages()[0], FromKeeper::NotStarted { run: 2, why: NotStarted::TooLate });
 }
 
-/// K4: the campaigner counts each deadline as a ping.
-#[test]
-fn a_deadline_of_another_term_is_answered_once() {
-    let mut scene = Scene::running(1_000);
-    for sent in [10, 11] {
-        let _ = scene.order(sent, KeeperOrder::Arm { term: TERM + 1, kill_by: at(9_000) });
-    }
-    assert_eq!(scene.messages(), [FromKeeper::Pong]);
-}
-
 /// A hook's time-out is a reason to wake up even if no message and no end of a child will ever come.
 #[test]
 fn the_time_out_of_a_hook_wakes_the_keeper() {

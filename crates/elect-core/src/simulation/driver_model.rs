@@ -219,7 +219,6 @@ impl Simulation {
             Action::Deny { request_id, .. } => self.denied(h, request_id),
             Action::Drained { request_id, released } => self.drained(h, request_id, released),
             Action::Start { program, run } => {
-                self.hosts[h].reference.kill_ordered = None;
                 self.follower_on_start(h, program, run);
                 if program.deadline_term().is_some() {
                     self.check_eligible(h);
@@ -229,10 +228,7 @@ impl Simulation {
                 }
                 self.order_keeper(h, KeeperOrder::Start { program, run });
             }
-            Action::Stop { kill_at } => {
-                self.hosts[h].reference.kill_ordered = Some(kill_at);
-                self.order_keeper(h, KeeperOrder::Stop { kill_at });
-            }
+            Action::Stop { kill_at } => self.order_keeper(h, KeeperOrder::Stop { kill_at }),
             Action::Kill => {
                 self.order_keeper(h, KeeperOrder::Kill);
                 let _ = self.kill_tree(h);

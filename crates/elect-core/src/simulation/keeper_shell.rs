@@ -140,6 +140,11 @@ impl Simulation {
     }
 
     pub(super) fn order_keeper(&mut self, h: usize, order: KeeperOrder) {
+        if let KeeperOrder::Start { .. } = order {
+            self.hosts[h].reference.kill_ordered = None;
+        } else if let KeeperOrder::Stop { kill_at } = order {
+            self.hosts[h].reference.kill_ordered = Some(kill_at);
+        }
         self.tell_keeper(h, ModelMessage::Order(order));
     }
 

@@ -138,8 +138,7 @@ impl State {
             Transition::Restart { term, lease, renew_at } => {
                 context.debug_assert_empty_tree();
                 context.restart_tracker.restarted(now);
-                context.keeper.reset();
-                context.arm(term, lease);
+                context.arm_next_run(term, lease);
                 let program = Program::Command { term };
                 *self = State::Leading(Leading::start_program(context, now, program, (term, lease), renew_at));
                 Step::Stay
