@@ -141,24 +141,41 @@ fn a_restart_is_in_the_same_term_and_armed_before() {
 #[test]
 fn a_question_from_between_two_runs_is_asked_again_at_the_next_start() {
     let delayed = Restart { delay: ms(30_000), ..restart(RestartWhen::Always) };
+    let mut scene = Scene::wishing(Policy { restart: delayed, ..Policy::default() });
+    scene.leads();
+    scene.command_ends(at(100), DONE);
+    assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
+    let actions = scene.lives_in_silence_until("a start", |action| matches!(action, Action::Start { .. }));
+    let started = scene.now;
+    assert!(started > at(20_000) && !actions.contains(&Action::KillKeeper), "{actions:?}");
+    assert!(!scene.ticks(started).contains(&Action::KillKeeper));
+    scene.lives_in_silence_until("the end of the keeper", |action| *action == Action::KillKeeper);
+    let silent = scene.now.since(started);
+    assert!(silent >= ms(7_000) && silent <= ms(12_500), "{silent:?}");
+}
+
+/// K4: without a lease no deadline passes, which would be a reason to ask.
+#[test]
+fn a_question_from_before_a_hook_is_asked_again_at_its_start() {
     let hooks = Hooks { on_ousted: true, ..Hooks::default() };
-    for (policy, least) in [
-        (Policy { restart: delayed, ..Policy::default() }, ms(7_000)),
-        // The last deadline that the keeper may hold is over.
-        (Policy { min_hold: ms(30_000), hooks, ..Policy::default() }, ms(250)),
-    ] {
-        let mut scene = Scene::wishing(policy);
-        scene.leads();
-        scene.command_ends(at(100), DONE);
-        assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
-        let actions = scene.lives_in_silence_until("a start", |action| matches!(action, Action::Start { .. }));
-        let started = scene.now;
-        assert!(started > at(20_000) && !actions.contains(&Action::KillKeeper), "{actions:?}");
-        assert!(!scene.ticks(started).contains(&Action::KillKeeper));
-        scene.lives_in_silence_until("the end of the keeper", |action| *action == Action::KillKeeper);
-        let silent = scene.now.since(started);
-        assert!(silent >= least && silent <= ms(12_500), "{silent:?}");
-    }
+    let mut scene = Scene::wishing(Policy { min_hold: ms(30_000), hooks, ..Policy::default() });
+    scene.candidate.context.timing = scene.candidate.context.timing.without_lease();
+    let credit = |sent| Answer::Renew(Renewed::Credited { sent, ttl: None });
+    let verifying = scene.wins();
+    scene.answered(at(0), verifying, credit(at(0)));
+    scene.keeper_tells(at(0), FromKeeper::Started { run: 1, pid: 4711 });
+    scene.command_ends(at(100), DONE);
+    assert_eq!(scene.candidate.phase(), Phase::LeadingIdle);
+    let asked = renewal(&scene.ticks(at(1_000)));
+    assert!(
+        scene.answered(at(1_000), asked, credit(at(1_000))).contains(&Action::Arm { term: 7, kill_by: Time::NEVER })
+    );
+    // Campaigner and keeper are suspended until the hold is over.
+    let actions = scene.ticks(at(40_000));
+    assert!(actions.iter().any(|action| matches!(action, Action::Start { .. })), "{actions:?}");
+    assert!(!actions.contains(&Action::KillKeeper), "{actions:?}");
+    assert!(!scene.ticks(at(49_999)).contains(&Action::KillKeeper));
+    assert!(scene.ticks(at(51_500)).contains(&Action::KillKeeper));
 }
 
 #[test]
