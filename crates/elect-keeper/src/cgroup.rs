@@ -10,14 +10,15 @@
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
 use super::sys::{self, Forked};
@@ -30,8 +31,6 @@ const DELEGATION_MARKS: [&CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 const ATTEMPTS: usize = 3;
 /// The cgroup below a leaf in which the creation of processes is proven.
 const PROBE_NAME: &str = "probe";
-/// The lifetime of the child that is killed as a proof, if it is not killed.
-const PROBE_CHILD_LIFETIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct CommandCgroup {
@@ -134,16 +133,16 @@ impl CommandCgroup {
             self.creates_inside.store(true, Ordering::Relaxed);
             return Ok(());
         }
+        let (childs, ours) = pipe2(OFlag::O_CLOEXEC)?;
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork() }? {
             Forked::Parent(child) => child,
-            Forked::Child => {
-                std::thread::sleep(PROBE_CHILD_LIFETIME);
-                sys::exit_now(libc::EXIT_SUCCESS)
-            }
+            Forked::Child => await_kill(ours, &childs),
         };
         let entered = self.move_process(child);
         self.kill();
+        // A child that has survived the kill ends now.
+        drop(ours);
         let status = sys::await_child(child)?;
         entered?;
         if sys::decode(status) == Err(libc::SIGKILL) {
@@ -160,20 +159,20 @@ impl CommandCgroup {
         fs::create_dir(&path.0)?;
         let directory = open_directory(&path.0)?;
         let kill = OpenOptions::new().write(true).open(path.0.join("cgroup.kill"))?;
-        let (alive, report) = pipe2(OFlag::O_CLOEXEC)?;
+        let (ours, childs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         // SAFETY: no other thread exists yet, and the child calls nothing but the kernel.
         let child = match unsafe { sys::fork_into(directory.as_fd()) }? {
             Forked::Parent(child) => child,
             Forked::Child => {
-                let _ = nix::unistd::write(&report, b".");
-                std::thread::sleep(PROBE_CHILD_LIFETIME);
-                sys::exit_now(libc::EXIT_SUCCESS)
+                let _ = nix::unistd::write(&childs, b".");
+                await_kill(ours, &childs)
             }
         };
-        drop(report);
+        drop(childs);
         // A child that is killed at its birth writes nothing.
-        let has_run = nix::unistd::read(&alive, &mut [0]).is_ok_and(|length| length == 1);
+        let has_run = nix::unistd::read(&ours, &mut [0]).is_ok_and(|length| length == 1);
         let _ = kill.write_at(b"1", 0);
+        drop(ours);
         let status = sys::await_child(child)?;
         Ok(has_run && sys::decode(status) == Err(libc::SIGKILL))
     }
@@ -308,6 +307,15 @@ impl SystemdUnit {
         };
         Some(SystemdUnit { name, is_delegated: directory.as_ref().is_some_and(is_marked) })
     }
+}
+
+/// The child that is killed as a proof. It waits for the kill for as long as its parent needs, and ends without one when the
+/// parent closes its end of the pipe or dies.
+pub fn await_kill(parents: OwnedFd, childs: &OwnedFd) -> ! {
+    // The copy would keep the pipe open.
+    drop(parents);
+    while nix::unistd::read(childs, &mut [0]) == Err(Errno::EINTR) {}
+    sys::exit_now(libc::EXIT_SUCCESS)
 }
 
 fn is_unpopulated(events: &[u8]) -> bool {

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use super::containment::{cgroup_of, leaf};
 use super::harness::*;
-use crate::cgroup::{CommandCgroup, Entrance};
+use crate::cgroup::{CommandCgroup, Entrance, await_kill};
+use crate::clock;
 use crate::spawn::{ExecStatus, spawn};
 use crate::sys::{self, Forked, Inherited};
 use crate::{Containment, ToKeeper};
@@ -26,6 +27,42 @@ fn can_create_inside() -> bool {
     };
     until("the cgroup is empty", || fs::remove_dir(&sibling).is_ok());
     status.is_some_and(|status| sys::decode(status) == Ok(7))
+}
+
+/// The parent of the child may be delayed for any time before it kills it, and may die.
+#[test]
+fn the_child_that_proves_a_kill_waits_for_it_and_ends_with_its_parent() {
+    alone(|_| {
+        nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
+        let (report, reporter) = nix::unistd::pipe().expect("a pipe");
+        // SAFETY: this process has one thread.
+        let parent = match unsafe { sys::fork() }.expect("forked") {
+            Forked::Parent(parent) => parent,
+            Forked::Child => {
+                let (childs, parents) = nix::unistd::pipe().expect("a pipe");
+                // SAFETY: this process has one thread.
+                match unsafe { sys::fork() }.expect("forked") {
+                    Forked::Child => await_kill(parents, &childs),
+                    Forked::Parent(child) => {
+                        nix::unistd::write(&reporter, &child.to_ne_bytes()).expect("written");
+                        loop {
+                            std::thread::park();
+                        }
+                    }
+                }
+            }
+        };
+        let mut child = [0; 4];
+        assert_eq!(nix::unistd::read(&report, &mut child), Ok(child.len()));
+        let child = i32::from_ne_bytes(child);
+        until("it waits", || status_of(child, "State").starts_with('S'));
+        let go_on_at = clock::now() + SOON;
+        until("a long delay", || clock::now() >= go_on_at);
+        assert!(status_of(child, "State").starts_with('S'), "it has ended by itself");
+        signal(parent, libc::SIGKILL);
+        sys::await_child(parent).expect("reaped");
+        assert_eq!(exit_of(child, SOON * 10), Some(Ok(0)));
+    });
 }
 
 #[test]
