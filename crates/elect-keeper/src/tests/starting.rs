@@ -106,7 +106,12 @@ fn its_own_identity_replaces_an_inherited_one_and_what_is_unknown_is_unset() {
         let run = fixture.order_start(TERM, &[("ELECT_ID", "mine"), ("ELECT_TERM", "7"), ("ELECT_NAME", "")]);
         let FromKeeper::Started { run: started, pid } = fixture.answer() else { panic!("not started") };
         assert_eq!(started, run);
-        let environment = fs::read(format!("/proc/{pid}/environ")).expect("read");
+        let mut environment = Vec::new();
+        // The start is reported before the kernel has put the environment in its place.
+        until("it has an environment", || {
+            environment = fs::read(format!("/proc/{pid}/environ")).expect("read");
+            !environment.is_empty()
+        });
         let mut seen = BTreeMap::<String, Vec<String>>::new();
         for pair in environment.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()) {
             let pair = String::from_utf8_lossy(pair);
