@@ -109,18 +109,24 @@ fn it_sleeps_while_there_is_nothing_to_do() {
 #[test]
 fn it_sleeps_without_a_campaigner_too() {
     alone(|directory| {
-        let mut fixture = script(directory, STUBBORN).stop_timeout(SOON).fork();
+        let text = "
+            (setsid sh -c 'echo grandchild >&9; sleep 100; :' &)
+            trap 'echo asked >&9' TERM
+            echo main >&9
+            while :; do sleep 0.01; done";
+        let mut fixture = script(directory, text).fork();
         fixture.arm(TERM, Time::NEVER);
-        fixture.start_until(&["main", "grandchild"]);
-        let orphan = fixture.bereave();
+        let main = fixture.start_until(&["main", "grandchild"]);
+        let mut orphan = fixture.bereave();
+        // The keeper slept before its campaigner's end too.
+        orphan.witness.hears(&["asked"]);
         until("it sleeps", || status_of(orphan.pid, "State").starts_with('S'));
         let switches = || status_of(orphan.pid, "voluntary_ctxt_switches");
-        let go_on_at = crate::clock::now() + ms(100);
-        until("it has heard of it", || crate::clock::now() >= go_on_at);
         let before = switches();
         let go_on_at = crate::clock::now() + ms(300);
         until("a while", || crate::clock::now() >= go_on_at);
         assert_eq!(switches(), before, "it woke for nothing");
+        signal(main, libc::SIGKILL);
         orphan.releases();
     });
 }
