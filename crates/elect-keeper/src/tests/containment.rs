@@ -319,15 +319,21 @@ fn one_who_moves_to_another_cgroup_is_killed_all_the_same() {
 #[test]
 fn a_leaf_with_anybody_in_it_is_not_called_empty() {
     within(Containment::Cgroup, |directory| {
-        let setting = script(directory, "echo main >&9; read -r line < \"$WITNESS.go\"; exit 5");
-        nix::unistd::mkfifo(&directory.join("witness.go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        let mut fixture = setting.contained(Containment::Cgroup).stop_timeout(SOON).fork();
-        fixture.arm(TERM, Time::NEVER);
-        fixture.start_until(&["main"]);
-        let mut inmate = stranger();
-        enter(&leaf(&fixture), inmate.id());
-        fs::write(directory.join("witness.go"), "go\n").expect("written");
-        fixture.exited(CommandEnd::Exited(5));
+        let with_an_inmate = |place: &str, set: fn(Setting) -> Setting| {
+            let place = directory.join(place);
+            fs::create_dir(&place).expect("created");
+            let setting = script(&place, "echo main >&9; read -r line < \"$WITNESS.go\"; exit 5");
+            nix::unistd::mkfifo(&place.join("witness.go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+            let mut fixture = set(setting.contained(Containment::Cgroup)).fork();
+            fixture.arm(TERM, Time::NEVER);
+            fixture.start_until(&["main"]);
+            let inmate = stranger();
+            enter(&leaf(&fixture), inmate.id());
+            fs::write(place.join("witness.go"), "go\n").expect("written");
+            fixture.exited(CommandEnd::Exited(5));
+            (fixture, inmate)
+        };
+        let (fixture, mut inmate) = with_an_inmate("ended", |setting| setting);
         fixture.hears_no_more();
         assert_eq!(children_of(fixture.keeper.pid()), [0; 0], "there is no child left to wait for");
         // The process ends by itself, and the keeper notices at once, long before the stop time-out.
@@ -336,14 +342,10 @@ fn a_leaf_with_anybody_in_it_is_not_called_empty() {
         fixture.empty();
         note(&format!("figures: an empty leaf is noticed after {:?}", clock::now().since(killed_at)));
         inmate.wait().expect("reaped");
+        drop(fixture);
 
-        fixture.start_until(&["main"]);
-        let mut inmate = stranger();
-        enter(&leaf(&fixture), inmate.id());
-        let go = directory.join("witness.go");
-        fs::write(&go, "go\n").expect("written");
-        fixture.exited(CommandEnd::Exited(5));
         // The process does not end, and is killed.
+        let (fixture, mut inmate) = with_an_inmate("killed", |setting| setting.stop_timeout(ms(300)));
         fixture.empty();
         assert!(inmate.wait().expect("reaped").code().is_none());
     });
