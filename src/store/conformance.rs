@@ -280,20 +280,25 @@ impl TestCandidate {
         }
     }
 
-    async fn renews(&mut self) {
-        let mut renewal = self.store.renew(&self.candidacy).await;
-        // A thread that resolves a path may be late. Without a lease nothing ends by that, and the question is repeated.
-        while !self.store.grants_leases() && matches!(renewal, Err(StoreError::Unavailable(_))) {
+    /// A thread that resolves a path may be late. Without a lease nothing ends by that, and the question is repeated.
+    async fn renewal(&mut self) -> Result<RenewResult, StoreError> {
+        loop {
+            let renewal = self.store.renew(&self.candidacy).await;
+            if self.store.grants_leases() || !matches!(renewal, Err(StoreError::Unavailable(_))) {
+                return renewal;
+            }
             tokio::time::sleep(HINT_WAIT).await;
-            renewal = self.store.renew(&self.candidacy).await;
         }
-        let renewal = renewal.expect("an answer");
+    }
+
+    async fn renews(&mut self) {
+        let renewal = self.renewal().await.expect("an answer");
         let RenewResult::Credited { ttl, .. } = renewal else { panic!("not credited: {renewal:?}") };
         assert_eq!(ttl.is_some(), self.store.grants_leases());
     }
 
     async fn has_lost(&mut self) {
-        let renewal = self.store.renew(&self.candidacy).await;
+        let renewal = self.renewal().await;
         assert!(matches!(renewal, Ok(RenewResult::Lost { .. })), "{renewal:?}");
     }
 

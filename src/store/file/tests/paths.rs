@@ -16,7 +16,7 @@ fn a_lock_file_says_under_which_path_it_was_locked_also_when_it_was_emptied() {
         let label = LockLabel::of(&real.join("cron.lock")).expect("a namespace");
         assert_eq!(said(), Some(label.clone()));
         fs::write(real.join("cron.lock"), "").expect("emptied");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
+        assert!(matches!(renew(one.as_mut(), &first).await, Ok(RenewResult::Credited { .. })));
         assert_eq!(said(), Some(label));
     });
 }
@@ -54,7 +54,7 @@ fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
             let began = clock::now();
             // The first one is stopped: nobody notices for it, and no time is enough.
             while clock::now().since(began) < NEWCOMER_WAIT + Duration::from_secs(1) {
-                let answer = two.campaign(&second).await;
+                let answer = campaign(two.as_mut(), &second).await;
                 let Ok(CampaignResult::Waiting { observation, .. }) = answer else {
                     panic!("leads beside the first: {answer:?}")
                 };
@@ -62,7 +62,10 @@ fn a_leader_behind_a_link_is_found_however_its_directory_went_away() {
                 assert!(obstacle.is_empty() || obstacle.starts_with("the lock file is a new one"), "{obstacle}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })), "it notices when it goes on");
+            assert!(
+                matches!(renew(one.as_mut(), &first).await, Ok(RenewResult::Lost { .. })),
+                "it notices when it goes on"
+            );
             one.release(&first).await.expect("released");
             assert!(win(two.as_mut(), &second).await >= term);
         });
@@ -82,10 +85,10 @@ fn a_link_that_is_turned_to_another_directory_costs_the_leadership() {
         let (mut one, mut two) = (store(&link), store(&link));
         win(one.as_mut(), &first).await;
         let _claim = two.claim(&second).expect("a claim");
-        assert!(matches!(two.campaign(&second).await, Ok(CampaignResult::Waiting { .. })));
+        assert!(matches!(campaign(two.as_mut(), &second).await, Ok(CampaignResult::Waiting { .. })));
         fs::remove_file(&link).expect("there");
         std::os::unix::fs::symlink("green", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Lost { .. })));
+        assert!(matches!(renew(one.as_mut(), &first).await, Ok(RenewResult::Lost { .. })));
         one.release(&first).await.expect("released");
         win(two.as_mut(), &second).await;
         assert!(place.path().join("green/cron.json").exists(), "the waiter has followed");
@@ -107,11 +110,11 @@ fn a_path_that_cannot_be_resolved_takes_nothing_away_and_begins_nothing() {
         let mut one = store(&link);
         win(one.as_mut(), &first).await;
         circle();
-        assert!(matches!(one.renew(&first).await, Err(StoreError::Unavailable(_))), "not verified yet");
+        assert!(matches!(renew(one.as_mut(), &first).await, Err(StoreError::Unavailable(_))), "not verified yet");
         fs::remove_file(&link).expect("there");
         std::os::unix::fs::symlink("real", &link).expect("a link");
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })));
+        assert!(matches!(renew(one.as_mut(), &first).await, Ok(RenewResult::Credited { .. })));
         circle();
-        assert!(matches!(one.renew(&first).await, Ok(RenewResult::Credited { .. })), "it leads on");
+        assert!(matches!(renew(one.as_mut(), &first).await, Ok(RenewResult::Credited { .. })), "it leads on");
     });
 }
