@@ -14,14 +14,14 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
+pub use super::availability::within;
 use crate::clock;
 use crate::sys::{self, Forked, Reaped};
 use crate::{Claim, CommandSpec, Containment, Departure, HookScripts, Keeper, Received, ToKeeper};
@@ -36,20 +36,30 @@ static NOTES: AtomicI32 = AtomicI32::new(NOBODYS);
 const NOBODYS: i32 = -1;
 static WITNESS: AtomicI32 = AtomicI32::new(-1);
 
+/// Held during the fork of a test's process, and while another thread starts a program: what that thread has locked, the
+/// environment for example, would stay locked in the new process.
+pub fn one_fork_at_a_time() -> MutexGuard<'static, ()> {
+    static FORKING: Mutex<()> = Mutex::new(());
+    FORKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs the body of a test in its own process, with its own directory.
 pub fn alone(body: impl FnOnce(&Path)) {
+    let forking = one_fork_at_a_time();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut notes = tempfile::tempfile().expect("a temporary file");
     end_with_a_note_on_panic();
     // SAFETY: the child uses memory, files and processes, for all of which glibc's fork is made.
     let child = match unsafe { sys::fork() }.expect("forked") {
         Forked::Child => {
+            drop(forking);
             NOTES.store(notes.as_raw_fd(), Ordering::Relaxed);
             body(directory.path());
             sys::exit_now(0)
         }
         Forked::Parent(pid) => pid,
     };
+    drop(forking);
     let status = exit_of(child, 4 * LIMIT);
     let mut said = String::new();
     notes.rewind().expect("rewound");
@@ -59,39 +69,6 @@ pub fn alone(body: impl FnOnce(&Path)) {
         println!("how the process of the test ended: {status:?}");
         // Past the hook, for another thread may be about to fork.
         std::panic::resume_unwind(Box::new(said));
-    }
-}
-
-/// Runs a test in a tier if the tier is available here; otherwise asserts that the tier is refused.
-pub fn within(tier: Containment, body: impl FnOnce(&Path)) {
-    if is_to_be_had(tier) {
-        alone(body);
-    } else {
-        alone(|_| {
-            let refused = tier.establish(false).expect_err("it is not to be had");
-            note(&format!("figures: {refused}"));
-        });
-    }
-}
-
-/// Whether the tier is available, determined without the tested code.
-fn is_to_be_had(tier: Containment) -> bool {
-    let can =
-        |script| Command::new("sh").args(["-c", script]).stderr(Stdio::null()).status().expect("a shell").success();
-    match tier {
-        Containment::Cgroup => can("
-            set -e
-            own=$(sed -n s/^0:://p /proc/self/cgroup)
-            set -- $(sed -n 's/^[0-9]* [0-9]* [0-9:]* \\([^ ]*\\) \\([^ ]*\\) .* - cgroup2 .*/\\1 \\2/p' /proc/self/mountinfo)
-            trial=$2/${own#\"$1\"}/trial-$$
-            mkdir \"$trial\"
-            sleep 100 & echo $! > \"$trial/cgroup.procs\" && moved=y
-            test -e \"$trial/cgroup.kill\" && killable=y
-            kill $!; wait $! || :
-            rmdir \"$trial\"
-            test \"$moved$killable\" = yy"),
-        Containment::Pidns => can("unshare --pid --fork true"),
-        Containment::Tree | Containment::Auto => true,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! No store, no election and no runtime takes part. See [`harness`] for how a test is set up.
 
+mod availability;
 mod background_hooks;
 mod containment;
 mod creation;
