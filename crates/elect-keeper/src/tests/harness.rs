@@ -537,6 +537,16 @@ impl Witness {
         String::from_utf8(line).expect("text")
     }
 
+    /// The next line, if it has been written: a process of the tree writes a line at once.
+    pub fn line_at_hand(&mut self) -> Option<String> {
+        let mut line = [0; 64];
+        let mut length = 0;
+        while matches!(self.pipe.read(&mut line[length..=length]), Ok(1)) && line[length] != b'\n' {
+            length += 1;
+        }
+        (length > 0).then(|| String::from_utf8_lossy(&line[..length]).into_owned())
+    }
+
     /// The set of unread lines. Must be called after the end of the tree.
     pub fn rest(mut self) -> BTreeSet<String> {
         let mut text = String::new();

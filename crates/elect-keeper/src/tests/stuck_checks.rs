@@ -1,7 +1,10 @@
 //! Health checks, and what they have left, that SIGKILL does not end (H5): held by a tracer, or in a frozen cgroup.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::harness::*;
 use super::health_checks::{EXITED, HANGS, LONG, checked, in_each, is_gone};
@@ -13,9 +16,41 @@ use elect_core::{CheckEnd, CheckNumber, FromKeeper, KILL_ALLOWANCE, Time};
 /// Makes this process the only one that learns of the end of another: its parent cannot reap it, as if it could not be
 /// killed.
 fn hold(pid: i32) {
+    assert!(holds(pid), "{}", std::io::Error::last_os_error());
+}
+
+/// The same, unless it has ended.
+fn holds(pid: i32) -> bool {
     // SAFETY: a system call that takes integers.
-    let held = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
-    assert_eq!(held, 0, "{}", std::io::Error::last_os_error());
+    unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) == 0 }
+}
+
+/// Starts checks until one is held before its time-out has ended it. On a busy machine the time-out of some comes before
+/// their first word. Returns its number and its process id.
+fn start_held(fixture: &mut KeeperFixture, numbers: std::ops::Range<u64>) -> (u64, i32) {
+    let others = fixture.children();
+    for number in numbers {
+        fixture.order_check(number);
+        let mut held = None;
+        until("its first word, or its end", || {
+            let has_ended = has_answer(fixture);
+            let check = fixture.witness.line_at_hand().map(|line| line.parse().expect("a number"));
+            held = check.filter(|&check| holds(check));
+            has_ended || held.is_some()
+        });
+        fixture.check_ended(number, CheckEnd::TimedOut);
+        if let Some(check) = held {
+            return (number, check);
+        }
+        until("its reaping", || fixture.children() == others);
+    }
+    panic!("none can be held");
+}
+
+/// Whether a message of the keeper has not been read.
+fn has_answer(fixture: &KeeperFixture) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(fixture.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)
 }
 
 /// Lets the parent of a process that was held and has ended reap it.
@@ -57,11 +92,9 @@ fn one_that_cannot_be_killed_keeps_nothing_waiting_and_no_other_starts_in_each_t
         fixture.claim("one");
         fixture.arm(TERM, Time::NEVER);
         fixture.start_until(&["main"]);
-        let check = fixture.start_check(1);
-        hold(check);
-        fixture.check_ended(1, CheckEnd::TimedOut);
-        fixture.order_check(2);
-        fixture.check_ended(2, CheckEnd::Failed(libc::EBUSY));
+        let (number, check) = start_held(&mut fixture, 1..100);
+        fixture.order_check(number + 1);
+        fixture.check_ended(number + 1, CheckEnd::Failed(libc::EBUSY));
         for _ in 0..2 {
             fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
             fixture.exited(killed(libc::SIGTERM, false));
@@ -69,14 +102,12 @@ fn one_that_cannot_be_killed_keeps_nothing_waiting_and_no_other_starts_in_each_t
             fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
             fixture.empty();
             fixture.start_until(&["main"]);
-            fixture.order_check(3);
-            fixture.check_ended(3, CheckEnd::Failed(libc::EBUSY));
+            fixture.order_check(number + 2);
+            fixture.check_ended(number + 2, CheckEnd::Failed(libc::EBUSY));
         }
         release(check);
         until("its reaping", || !Path::new(&format!("/proc/{check}")).exists());
-        let next = fixture.start_check(4);
-        hold(next);
-        fixture.check_ended(4, CheckEnd::TimedOut);
+        let (_, next) = start_held(&mut fixture, number + 3..200);
         until("its end", || is_gone(next));
         fixture.bereave().releases_once("one");
     });
