@@ -547,6 +547,17 @@ impl Witness {
         (length > 0).then(|| String::from_utf8_lossy(&line[..length]).into_owned())
     }
 
+    /// The next line; `None` if the last process of the tree has ended without one.
+    pub fn line_or_end(&mut self) -> Option<String> {
+        let mut line = None;
+        until("a word from the command, or its end", || {
+            let is_gone = self.is_gone();
+            line = self.line_at_hand();
+            line.is_some() || is_gone
+        });
+        line
+    }
+
     /// The set of unread lines. Must be called after the end of the tree.
     pub fn rest(mut self) -> BTreeSet<String> {
         let mut text = String::new();
