@@ -96,6 +96,9 @@ fn it_conforms() {
     conforms(&StoreUnderTest { url, access, ttl, support: &conformance::RedisSupport });
 }
 
+/// Longer than any attempt on a busy machine.
+const PATIENT: Duration = Duration::from_secs(30);
+
 /// A candidate's end of the store, without anything around it.
 struct RedisCandidate {
     store: Box<dyn Store>,
@@ -104,7 +107,7 @@ struct RedisCandidate {
 
 impl RedisCandidate {
     fn at(server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
-        RedisCandidate::asking_for(Duration::from_millis(600), server, options, name)
+        RedisCandidate::asking_for(PATIENT, server, options, name)
     }
 
     fn asking_for(request_timeout: Duration, server: &RedisProcess, options: &str, name: &str) -> RedisCandidate {
@@ -161,11 +164,10 @@ fn what_is_held_under_ones_name_by_a_term_that_is_over_is_given_back_first() {
         let mut one = RedisCandidate::at(server, "", "one");
         let first = one.wins().await;
         assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));
-        // As after a lease that ran out and a release that was lost.
-        let began = clock::now();
-        let second = one.wins().await;
+        // As after a lease that ran out and a release that was lost. It is not waited for.
+        let answer = one.ask().await;
+        let Ok(CampaignResult::Won { term: second }) = answer else { panic!("{answer:?}") };
         assert!(second > first, "a term that is over does not come back: {second} after {first}");
-        assert!(clock::now().since(began) < one.candidacy.ttl, "nor is it waited for");
     });
 }
 
@@ -174,12 +176,12 @@ fn a_take_that_is_late_takes_nothing() {
     with_server(async |server| {
         let (mut one, mut two) = (RedisCandidate::at(server, "", "one"), RedisCandidate::at(server, "", "two"));
         // Both wait for the same record that is not there; what the second one has seen is not so any more.
-        let (first, second) = tokio::join!(one.wins(), async {
-            let _ = two.ask().await;
-            tokio::time::sleep(two.candidacy.ttl * 2).await;
-            two.ask().await
-        });
-        assert!(first > 0);
+        let seen = two.ask().await;
+        assert!(matches!(seen, Ok(CampaignResult::Waiting { .. })), "{seen:?}");
+        one.candidacy.ttl = LONG;
+        assert!(one.wins().await > 0);
+        tokio::time::sleep(two.candidacy.ttl * 2).await;
+        let second = two.ask().await;
         assert!(matches!(second, Ok(CampaignResult::Waiting { .. })), "{second:?}");
         assert!(matches!(two.renews().await, Ok(RenewResult::Lost { .. })));
         assert!(matches!(one.renews().await, Ok(RenewResult::Credited { .. })));

@@ -57,9 +57,6 @@ fn copy(from: &TcpStream, to: &TcpStream, before: impl Fn() + Send + 'static) {
     });
 }
 
-/// Longer than any attempt on a busy machine.
-const PATIENT: Duration = Duration::from_secs(30);
-
 /// Through a proxy.
 pub fn through(address: &str, options: &str, name: &str) -> RedisCandidate {
     let mut one = RedisCandidate::to(PATIENT, address, options, name);
