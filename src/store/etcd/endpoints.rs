@@ -477,7 +477,7 @@ mod tests {
         let [first, second] = listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
         let rest = format!("//{first},{second}");
         let url = StoreUrl { kind: &KIND, scheme: "etcd", rest: &rest };
-        let access = Access { request_timeout: Duration::from_secs(4), ..Access::default() };
+        let access = Access { request_timeout: Duration::from_secs(10), ..Access::default() };
         let mut members = Endpoints::new(Settings::new(&url, &access, |_| None).expect("settings"));
         let asked = Cell::new(0);
         let answer = members.try_each(async |_: Client| {
@@ -499,12 +499,14 @@ mod tests {
         let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("an address").to_string());
         let rest = format!("//{}", addresses.join(","));
         let url = StoreUrl { kind: &KIND, scheme: "etcds", rest: &rest };
-        let (request_timeout, connect_timeout) = (Duration::from_millis(200), Duration::from_secs(1));
+        let (request_timeout, connect_timeout) = (Duration::from_secs(1), Duration::from_secs(3));
         let access = Access { request_timeout, connect_timeout, ..Access::default() };
         let mut members = Endpoints::new(Settings::new(&url, &access, |_| None).expect("settings"));
-        let begun = clock::now();
-        let mut outages = 0;
-        while clock::now().since(begun) < Duration::from_secs(4) {
+        // Counted, not timed: a busy machine makes an attempt longer, and a setup is over after fewer of them.
+        let attempts_max = 2 * connect_timeout.as_secs() / request_timeout.as_secs();
+        let (mut attempts, mut outages) = (0, 0);
+        while outages < 4 {
+            attempts += 1;
             match members.try_each(async |_: Client| Ok(())).await {
                 Err(StoreError::Unavailable(text)) => {
                     assert!(addresses.iter().any(|address| text.contains(address)), "{text}");
@@ -512,14 +514,13 @@ mod tests {
                     outages += 1;
                 }
                 Err(StoreError::Connecting(_)) => {
-                    assert!(clock::now().since(begun) < Duration::from_secs(2), "this goes on for ever");
+                    assert!(attempts < attempts_max, "this goes on for ever");
                     assert_eq!(outages, 0, "an outage ends with an answer");
                 }
                 other => panic!("{other:?}"),
             }
             tokio::time::sleep(Duration::from_millis(70)).await;
         }
-        assert!(outages > 0);
     }
 
     #[test]
