@@ -96,7 +96,7 @@ fn a_silent_host_delays_the_first_take_by_one_attempt_and_renewals_by_nothing() 
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = silent.local_addr().expect("an address").port();
         let url = url(&[primary]).replacen("postgres://", &format!("postgres://127.0.0.1:{port},"), 1);
-        let limit = Duration::from_secs(4);
+        let limit = Duration::from_secs(12);
         let mut one = PostgresCandidate::at(&url, "one", limit);
         one.candidacy.ttl = Duration::from_millis(100);
         let begun = clock::now();
@@ -129,7 +129,7 @@ fn a_host_that_is_down_or_unknown_delays_nothing() {
 #[test]
 fn a_frozen_standby_costs_a_leader_nothing() {
     with_standby(async |primary, standby| {
-        let limit = Duration::from_secs(4);
+        let limit = Duration::from_secs(12);
         let mut one = PostgresCandidate::at(&url(&[&standby, &primary]), "one", limit);
         one.win().await;
         assert!(matches!(one.renew().await, Ok(RenewResult::Credited { .. })));
