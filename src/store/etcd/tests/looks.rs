@@ -23,6 +23,8 @@ use elect_keeper::clock;
 
 /// Requests of etcd on this host are answered within milliseconds: one that is held is not.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// Longer than any answer takes on a busy machine.
+const PATIENT: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(10);
 
 pub fn with_server(test: impl AsyncFnOnce(&EtcdProcess)) {
@@ -59,7 +61,7 @@ pub struct Standing {
 
 impl Standing {
     fn new(lease: i64) -> Standing {
-        Standing::within(lease, ATTEMPT)
+        Standing::within(lease, PATIENT)
     }
 
     /// With attempts of this length.
@@ -85,9 +87,17 @@ impl Standing {
 
     /// `None`: its time was up.
     pub async fn stands(&mut self, link: &Interception) -> Option<Result<Option<CampaignResult>, StoreError>> {
+        self.stands_for(PATIENT, link).await
+    }
+
+    async fn stands_for(
+        &mut self,
+        limit: Duration,
+        link: &Interception,
+    ) -> Option<Result<Option<CampaignResult>, StoreError>> {
         let mut client = link.client.clone();
         let stand = Box::pin(self.session.stand(&mut client, TTL, &mut self.terms, &mut self.others));
-        timeout(ATTEMPT, stand).await.ok()
+        timeout(limit, stand).await.ok()
     }
 }
 
@@ -184,12 +194,12 @@ fn a_candidate_keeps_its_lease_while_a_look_lasts_long_and_its_stream_goes_with_
             if is_look(request) && looks > 1 { Outcome::Held } else { Outcome::Passed }
         });
         let mut standing = Standing::new(0xa1);
-        assert!(standing.stands(&first).await.is_none(), "the look lasts longer than the attempt");
+        assert!(standing.stands_for(ATTEMPT, &first).await.is_none(), "the look lasts longer than the attempt");
         assert_eq!(
             (keeps(&first), server.etcdctl(&["get", "--keys-only", "/elect/cron/a1"]).as_str()),
             (1, "/elect/cron/a1")
         );
-        assert!(standing.stands(&first).await.is_none(), "it does so again");
+        assert!(standing.stands_for(ATTEMPT, &first).await.is_none(), "it does so again");
         assert_eq!(keeps(&first), 1, "the lease was prolonged beside it");
         let won = standing.stands(&second).await;
         assert!(matches!(won, Some(Ok(Some(CampaignResult::Won { .. })))), "{won:?}");
@@ -207,13 +217,13 @@ fn a_leader_renews_while_looks_last_long() {
         link.rule(looks_are(Outcome::Held));
         let started = clock::now();
         while link.count(is_look) == 0 {
-            let renewed = timeout(ATTEMPT, leader.renews()).await;
+            let renewed = timeout(PATIENT, leader.renews()).await;
             assert!(matches!(renewed, Ok(RenewResult::Credited { .. })), "{renewed:?}");
             assert!(clock::now().since(started) < TTL, "it does not look any more");
             sleep(Duration::from_millis(100)).await;
         }
         for _ in 0..3 {
-            let renewed = timeout(ATTEMPT, leader.renews()).await;
+            let renewed = timeout(PATIENT, leader.renews()).await;
             assert!(matches!(renewed, Ok(RenewResult::Credited { .. })), "{renewed:?}");
         }
     });
@@ -291,14 +301,16 @@ fn a_candidate_that_has_given_up_its_key_asks_for_nothing_until_it_has_rested() 
             let key = format!("cron/{lease:x}0");
             put_at(server, &key, lease << 4, None).await;
             server.etcdctl(&["del", &format!("/elect/cron/{lease:x}")]);
+            let before = clock::now();
             let (obstacle, rest) = one.gives_up().await;
             assert!(obstacle.contains(&key), "{obstacle}");
             rests.push(rest);
             server.etcdctl(&["del", &key]);
             link.rule(|_| Outcome::Passed);
             let (same, left) = one.gives_up().await;
+            let passed = clock::now().since(before);
             assert!(
-                same == obstacle && left <= rest && rest.saturating_sub(left) < ATTEMPT,
+                same == obstacle && left <= rest && rest.saturating_sub(left) <= passed,
                 "{same}, {left:?} of {rest:?}"
             );
             assert_eq!(link.count(|_| true), 0, "it asks for nothing");
