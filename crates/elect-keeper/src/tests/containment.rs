@@ -59,8 +59,7 @@ fn own() -> i32 {
 fn a_stubborn_tree_is_dead_within_the_allowance_in_each_tier() {
     in_each(|directory, tier| {
         let mut fixture = script(directory, STUBBORN).contained(tier).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         let died = fixture.witness.gone();
         assert!(died >= kill_by && died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));
         fixture.hears(FromKeeper::Expired { term: TERM });

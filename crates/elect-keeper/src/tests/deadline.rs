@@ -59,8 +59,7 @@ fn a_stubborn_tree_is_gone_within_the_allowance() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         on_time(kill_by, fixture.witness.gone());
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));
@@ -73,8 +72,7 @@ fn a_deadline_that_moves_forward_keeps_the_command_alive() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
-        let first = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, first) = fixture.start_under_deadline(&["main", "grandchild"]);
         let second = first + ms(400);
         fixture.arm(TERM, second);
         on_time(second, fixture.witness.gone());
@@ -86,8 +84,7 @@ fn a_stop_that_is_asked_for_does_not_put_the_deadline_off() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         on_time(kill_by, fixture.witness.gone());
     });
@@ -97,8 +94,7 @@ fn a_stop_that_is_asked_for_does_not_put_the_deadline_off() {
 fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         signal(fixture.keeper.pid(), libc::SIGSTOP);
         until("the deadline", || clock::now() > kill_by + ms(100));
         assert!(!fixture.witness.is_gone(), "nobody could kill it");
@@ -118,8 +114,7 @@ fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
 fn a_deadline_that_has_passed_is_reported_before_the_end_of_the_command() {
     alone(|directory| {
         let mut fixture = script(directory, SLEEPER).fork();
-        let kill_by = fixture.arm_for(SOON);
-        let main = fixture.start_until(&["main"]);
+        let (main, kill_by) = fixture.start_under_deadline(&["main"]);
         signal(fixture.keeper.pid(), libc::SIGSTOP);
         signal(main, libc::SIGTERM);
         until("the deadline", || clock::now() > kill_by);
@@ -134,8 +129,7 @@ fn a_deadline_that_has_passed_is_reported_before_the_end_of_the_command() {
 fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         let (keeper, over) = (&fixture.keeper, AtomicBool::new(false));
         let died = std::thread::scope(|threads| {
             for _ in 0..4 {
@@ -157,8 +151,7 @@ fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
 fn a_campaigner_that_does_not_listen_puts_nothing_off_and_misses_nothing() {
     alone(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         for _ in 0..10_000 {
             let _ = fixture.keeper.send(&ToKeeper::Ping);
         }

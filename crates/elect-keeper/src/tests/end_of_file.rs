@@ -122,8 +122,7 @@ fn while_a_stubborn_command_runs_it_has_the_stop_timeout() {
 fn while_a_stubborn_command_runs_it_has_no_longer_than_its_deadline() {
     alone(|directory| {
         let mut fixture = claimed(script(directory, STUBBORN));
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "grandchild"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         let orphan = fixture.bereave();
         let died = orphan.witness.gone();
         assert!(died >= kill_by && died <= kill_by + KILL_ALLOWANCE, "{:?} late", died.since(kill_by));

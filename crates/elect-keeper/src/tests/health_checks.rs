@@ -202,8 +202,7 @@ fn one_that_writes_without_end_into_a_full_pipe_only_times_out() {
         nix::unistd::dup2_stderr(writer.as_fd()).expect("redirected");
         drop(writer);
         let mut fixture = checked(script(directory, SLEEPER), "yes; yes >&2", ms(300)).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main"]);
         fixture.order_check(1);
         fixture.check_ended(1, CheckEnd::TimedOut);
         assert!(fixture.witness.gone() <= kill_by + KILL_ALLOWANCE);
@@ -395,8 +394,7 @@ fn a_deadline_and_a_stop_are_not_later_beside_one_that_hangs() {
         alone(|place| {
             let mut fixture = checked(script(place, SLEEPER), HANGS, LONG).fork();
             sys::schedule_first(); // the keeper is measured, not this process
-            let kill_by = fixture.arm_for(SOON);
-            fixture.start_until(&["main"]);
+            let (_, kill_by) = fixture.start_under_deadline(&["main"]);
             if has_check {
                 let _ = fixture.start_check(1);
             }

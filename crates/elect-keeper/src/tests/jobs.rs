@@ -138,9 +138,7 @@ fn the_hook_before_a_command_is_under_the_deadline_of_its_term() {
         let run = fixture.order(ELECTED, &[]);
         fixture.hears(FromKeeper::NotStarted { run, why: NotStarted::TooLate });
         fixture.empty();
-        fixture.arm_for(SOON);
-        fixture.start_program(ELECTED);
-        fixture.witness.hears(&["main", "grandchild"]);
+        fixture.start_program_under_deadline(ELECTED, &["main", "grandchild"]);
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));
         fixture.empty();
@@ -151,8 +149,7 @@ fn the_hook_before_a_command_is_under_the_deadline_of_its_term() {
 fn the_hook_after_a_term_is_under_none() {
     alone(|directory| {
         let mut fixture = ousting(directory, SLEEPER).fork();
-        fixture.arm_for(SOON);
-        fixture.start_until(&["main"]);
+        fixture.start_under_deadline(&["main"]);
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));
         fixture.empty();

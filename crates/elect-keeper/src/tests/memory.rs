@@ -120,8 +120,12 @@ fn kill_with_what_is_there(directory: &Path, tier: Containment, kill: Kill) {
     let keeper = fixture.keeper.pid();
     fixture.hears_no_more();
     has_what_killing_needs(keeper);
-    fixture.arm(TERM, if kill == Kill::AtDeadline { clock::now() + SOON } else { Time::NEVER });
-    fixture.start_until(&["main", "grandchild"]);
+    if kill == Kill::AtDeadline {
+        fixture.start_under_deadline(&["main", "grandchild"]);
+    } else {
+        fixture.arm(TERM, Time::NEVER);
+        fixture.start_until(&["main", "grandchild"]);
+    }
     if kill == Kill::WithAll {
         fixture.order_background_hook(BackgroundHook::OnChange);
         fixture.order_check(1);

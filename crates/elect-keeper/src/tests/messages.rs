@@ -16,8 +16,7 @@ fn too_late(fixture: &mut KeeperFixture, term: u64) {
 fn a_deadline_of_another_term_or_an_earlier_one_is_not_taken() {
     alone(|directory| {
         let mut fixture = script(directory, SLEEPER).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main"]);
         for term in [0, TERM - 1, TERM + 1, u64::MAX] {
             for other in [Time::NEVER, Time::BOOT] {
                 fixture.send(&ToKeeper::Arm { term, kill_by: other });
@@ -39,8 +38,7 @@ fn a_deadline_of_another_term_or_an_earlier_one_is_not_taken() {
 fn a_term_that_has_expired_stays_so() {
     alone(|directory| {
         let mut fixture = script(directory, SLEEPER).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main"]);
         fixture.witness.gone();
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));

@@ -218,8 +218,7 @@ fn a_hail_of_orphans_does_not_put_the_deadline_off() {
             echo main >&9
             while :; do (: &); done";
         let mut fixture = script(directory, text).fork();
-        let kill_by = fixture.arm_for(SOON);
-        fixture.start_until(&["main", "up", "up", "up", "up"]);
+        let (_, kill_by) = fixture.start_under_deadline(&["main", "up", "up", "up", "up"]);
         let first = goes_first(fixture.keeper.pid());
         sys::schedule_first();
         let died_at = fixture.witness.gone();
