@@ -266,7 +266,7 @@ fn one_who_is_no_descendant_and_in_the_leaf_keeps_the_next_leader_out() {
     }
     let sandbox = Sandbox::new();
     let leader =
-        ElectCmd::new(&sandbox).flag("--containment", "cgroup").flag("--stop-timeout", "2s").shell(UNTIL_TOLD).start();
+        ElectCmd::new(&sandbox).flag("--containment", "cgroup").flag("--stop-timeout", "1h").shell(UNTIL_TOLD).start();
     until("it leads", || sandbox.path().join("leads").exists());
     let inmate = ForeignProcess::in_cgroup(&leaves(leader.pid()).pop().expect("a leaf"));
     keeps_the_next_leader_out(&sandbox, &leader, inmate.pid());
@@ -282,7 +282,7 @@ fn one_who_has_moved_to_another_cgroup_keeps_the_next_leader_out() {
     let leaves = r#"trap '' TERM; echo $$ > "$ELSEWHERE/cgroup.procs" && echo $$; sleep 600; :"#;
     let leader = ElectCmd::new(&sandbox)
         .flag("--containment", "cgroup")
-        .flag("--stop-timeout", "2s")
+        .flag("--stop-timeout", "1h")
         .variable("ELSEWHERE", &elsewhere.0.display().to_string())
         .variable("LEAVES", leaves)
         .shell(&format!("setsid sh -c \"$LEAVES\" & {UNTIL_TOLD}"))
@@ -291,7 +291,7 @@ fn one_who_has_moved_to_another_cgroup_keeps_the_next_leader_out() {
     keeps_the_next_leader_out(&sandbox, &leader, escaped);
 }
 
-/// The main process ends, and until the stop time-out is over that is all.
+/// The main process ends, and until a second stop signal comes that is all.
 #[track_caller]
 fn keeps_the_next_leader_out(sandbox: &Sandbox, leader: &CandidateProcess, other: i32) {
     let next = ElectCmd::new(sandbox).flag("--containment", "cgroup").witness(&Witness::new()).start();
@@ -301,7 +301,11 @@ fn keeps_the_next_leader_out(sandbox: &Sandbox, leader: &CandidateProcess, other
     throughout(Duration::from_secs(1), "the other is alive, and nobody leads", || {
         processes::is_alive(other) && sandbox.history().starts.is_empty()
     });
-    sandbox.starts(1);
+    // A signal that is still pending swallows the next one.
+    until("a second signal has killed it, and the next one leads", || {
+        leader.signal(Signal::SIGTERM);
+        !sandbox.history().starts.is_empty()
+    });
     assert!(!processes::is_alive(other), "killed before the next one leads");
     next.terminate();
     sandbox.is_left_empty();

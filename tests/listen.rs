@@ -65,7 +65,7 @@ pub fn each_state_is_shown(candidate: impl Fn(&Sandbox) -> ElectCmd) {
         .flag("--listen", "127.0.0.1:0")
         .flag("--name", "web-1")
         .flag("--advertise", "10.0.0.5:8080")
-        .flag("--stop-timeout", "2s")
+        .flag("--stop-timeout", "1h")
         .witness(&Witness::new().stubborn())
         .start();
     let port = port_of(&leader);
@@ -106,6 +106,8 @@ pub fn each_state_is_shown(candidate: impl Fn(&Sandbox) -> ElectCmd) {
     assert_eq!((&shown["self"]["state"], &shown["self"]["is_leader"]), (&"stopping".into(), &false.into()), "{shown}");
     assert_eq!(shown["self"]["pid"], first.pid, "it takes its time: {shown}");
     assert_eq!(status(other, "/leader"), Some(503), "it is not gone yet");
+    // The second one kills the command.
+    leader.signal(Signal::SIGTERM);
 
     come_to(other, [200, 200, 200, 503]);
     assert_eq!(counter(other, "elect_leader_changes_total"), Some(2.0));
