@@ -45,10 +45,19 @@ fn elect_excludes_flock_on_the_lock_file() {
 
 /// Does something to the lock file under a leader, `runs()` times, in a place of its own each.
 fn lose_the_lock_file(kind: &str, loss: impl Fn(&Sandbox) + Sync) {
+    lose_the_lock(kind, |sandbox, _| {
+        let struck = now();
+        loss(sandbox);
+        struck
+    });
+}
+
+/// The same with a loss that returns from when on the leader can notice it.
+fn lose_the_lock(kind: &str, loss: impl Fn(&Sandbox, &CandidateProcess) -> Duration + Sync) {
     retry_if_machine_slow(kind, DEAD_WITHIN, |limit| lose_within(limit, kind, &loss));
 }
 
-fn lose_within(limit: Duration, kind: &str, loss: &(impl Fn(&Sandbox) + Sync)) {
+fn lose_within(limit: Duration, kind: &str, loss: &(impl Fn(&Sandbox, &CandidateProcess) -> Duration + Sync)) {
     let mut measurements = Measurements::default();
     let parts: Vec<Measurements> = in_parallel(runs(), || lose_once(loss));
     for part in parts {
@@ -84,7 +93,7 @@ fn in_parallel<T: Send>(count: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     done
 }
 
-fn lose_once(loss: impl Fn(&Sandbox)) -> Measurements {
+fn lose_once(loss: impl Fn(&Sandbox, &CandidateProcess) -> Duration) -> Measurements {
     let sandbox = Sandbox::new();
     let witness = Witness::new().daemon().stubborn();
     let quick = |sandbox: &Sandbox| ElectCmd::new(sandbox).flag("--stop-timeout", "300ms").witness(&witness).start();
@@ -93,8 +102,7 @@ fn lose_once(loss: impl Fn(&Sandbox)) -> Measurements {
     let second = quick(&sandbox);
     second.wait_until_waiting();
     let end = sandbox.watch_the_end_of(led.pid);
-    let struck = now();
-    loss(&sandbox);
+    let struck = loss(&sandbox, &first);
     let ended = end.join().expect("the watch on the tree");
     first.wait_for_log("leadership lost");
     let started = sandbox.starts(2).latest();
@@ -198,9 +206,7 @@ fn a_directory_that_is_emptied_under_a_leader_is_not_taken_for_a_new_one() {
 
 #[test]
 fn a_command_that_unlocks_its_copy_costs_the_leadership_if_somebody_waits() {
-    lose_the_lock_file("flock -u by the command", |sandbox| {
-        processes::signal(sandbox.history().latest().pid, Signal::SIGUSR1);
-    });
+    lose_the_lock("flock -u by the command", |sandbox, leader| leader.loses_lock_to_next(sandbox));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
+use crate::harness::{ElectCmd, Sandbox, Witness, until};
 
 #[test]
 fn the_first_line_says_what_is_campaigned_for_and_how_far_that_reaches() {
@@ -34,17 +34,18 @@ fn mixed_log(sandbox: &Sandbox, format: &str) -> String {
         elect.flag("--name", name).flag("--log-format", format)
     };
     let first = into_file("cron", "web-1").witness(&Witness::new()).start();
-    let led = sandbox.starts(1).latest();
+    sandbox.starts(1);
     let mut second = into_file("cron", "web-2").flag("--on-change", "exit 3").witness(&Witness::new()).start();
     until("the hook of the second has failed", || log().contains("--on-change failed"));
     // Its first run leaves a process behind, and the second one does not end when it is asked to.
-    let leaves = "cd $WITNESS_PLACE; if [ ! -e up ]; then setsid --fork sh -c '>up; exec sleep 600'; \
-                  until [ -e up ]; do sleep 0.02; done; else trap '' TERM; while :; do sleep 1; done; fi";
+    let leaves = "cd $WITNESS_PLACE; if [ ! -e up ]; then mkfifo pipe; setsid --fork sh -c '>up; read line <pipe'; \
+                  until [ -e up ]; do sleep 0.02; done; else trap '' TERM; >deaf; while :; do sleep 1; done; fi";
     let third = into_file("billing", "pay-1").flag("--restart", "always").flag("--on-ousted", "exit 4");
-    let third = third.flag("--stop-timeout", "300ms").shell(leaves).start();
+    let third = third.flag("--stop-timeout", "4s").shell(leaves).start();
     until("the third has started its command again", || log().matches("leader command started").count() == 3);
+    until("it does not hear its stop signal", || sandbox.path().join("deaf").exists());
     // The first loses its lock, the third has to kill its command.
-    processes::signal(led.pid, Signal::SIGUSR1);
+    first.loses_lock_to_next(sandbox);
     sandbox.starts(2);
     third.signal(Signal::SIGTERM);
     until("the third has given its boundary back", || log().matches("released").count() == 1);
@@ -60,7 +61,7 @@ fn mixed_log(sandbox: &Sandbox, format: &str) -> String {
 const REASONS: [(&str, usize); 6] = [
     ("leadership lost: killing the command (", 1),
     ("asked to stop (TERM)", 2),
-    ("left behind 1 process: sleep (pid ", 1),
+    ("left behind 1 process: sh (pid ", 1),
     ("(--stop-timeout)", 1),
     ("--on-ousted failed", 1),
     ("the campaigner has died (killed, or crashed): the leader command was stopped", 1),

@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::journal::JournalEntry;
 use super::processes::{self, MARK, ProcessInfo};
 use super::timing_verdict::assert_in_time;
-use super::{Sandbox, containment_support, eventually, until};
+use super::{Sandbox, containment_support, eventually, until, wait};
 
 /// The command that proves what runs when: `tests/harness/witness.rs`.
 #[derive(Debug, Clone, Default)]
@@ -334,6 +335,27 @@ impl CandidateProcess {
         until("the campaigner stands still", || processes::state(self.pid()) == Some('T'));
         processes::signal(keeper, Signal::SIGKILL);
         self.signal(Signal::SIGKILL);
+    }
+
+    /// Has its command unlock the lock that it inherited, for the next in line. The campaigner, which takes a lock that is free again,
+    /// stands still until the next in line has it. Returns when the campaigner goes on.
+    #[track_caller]
+    pub fn loses_lock_to_next(&self, sandbox: &Sandbox) -> Duration {
+        let before = sandbox.history();
+        self.signal(Signal::SIGSTOP);
+        until("the campaigner stands still", || processes::state(self.pid()) == Some('T'));
+        processes::signal(before.latest().pid, Signal::SIGUSR1);
+        sandbox.history_when("the command has unlocked", |history| history.unlocks.len() > before.unlocks.len());
+        let lock = File::open(sandbox.lock_file()).expect("the lock file is there");
+        until("the next in line has the lock", || {
+            // It waits in the kernel, and is woken when this lock is given up.
+            let is_free = lock.try_lock().is_ok();
+            lock.unlock().expect("a lock on an open file");
+            !is_free
+        });
+        let struck = wait::now();
+        self.signal(Signal::SIGCONT);
+        struck
     }
 
     /// Waits for its end.
