@@ -31,21 +31,24 @@ struct Host {
 }
 
 impl Host {
-    /// Begins shortly before three in the morning.
+    /// Begins in the afternoon before the first night, so that its start takes nothing from the seconds before three.
     fn boot(sandbox: &Sandbox, name: &str, crontab: &str, late: i64) -> Host {
         let folder = sandbox.path().join(name);
         fs::create_dir_all(folder.join("mail")).expect("created");
         fs::write(folder.join("crontab"), crontab).expect("written");
         executables::script(folder.join("mailer"), &format!("#!/bin/sh\ncat >{}/mail/$$\n", folder.display()));
         let clock = WallClock::new();
-        set(&clock, 0, late);
+        set(&clock, 0, late + DAY / 2);
         let words = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "sh", "-c"].map(str::to_owned);
         let script = [include_str!("cron/host.sh").to_owned(), "sh".to_owned(), name.to_owned()];
         let program = words.into_iter().chain(script).chain([folder.display().to_string()]);
         // Without the env in front.
         let program = program.chain(clock.words().into_iter().skip(1));
         let cron = ElectCmd::new(sandbox).program(program).start();
-        Host { cron, clock, folder, late }
+        let host = Host { cron, clock, folder, late };
+        let cron = host.cron();
+        until("cron handles the signal to look at the clock", || handles_hangup(cron));
+        host
     }
 
     /// The process of cron, which is the first one of its namespace.
@@ -54,7 +57,7 @@ impl Host {
         eventually("cron runs", || processes::children(self.cron.pid()).into_iter().find(is_cron))
     }
 
-    /// The same hour of another day: cron looks at the clock when it gets a signal.
+    /// Shortly before the recipe's hour of some day: cron looks at the clock when it gets a signal.
     fn night_comes(&self, night: i64) {
         set(&self.clock, night, self.late);
         processes::signal(self.cron(), Signal::SIGHUP);
@@ -67,6 +70,13 @@ impl Host {
         let mails = fs::read_dir(self.folder.join("mail")).expect("a directory").flatten();
         mails.map(|mail| fs::read_to_string(mail.path()).expect("readable")).collect()
     }
+}
+
+fn handles_hangup(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    // The first bit is the signal of number 1.
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
 }
 
 /// So many days after today, shortly before three.
@@ -125,11 +135,8 @@ fn in_two_nights_the_job_of_the_recipe_runs_twice_and_no_host_sends_mail() {
         .into_iter()
         .collect();
     for night in 1..=2 {
-        // The first night begins with the hosts.
-        if night > 1 {
-            for host in &hosts {
-                host.night_comes(night);
-            }
+        for host in &hosts {
+            host.night_comes(night);
         }
         let nights = usize::try_from(night).expect("a small number");
         until("the hosts that are not elected have ended", || site.ends().len() >= nights * hosts.len() - 1);
@@ -153,6 +160,7 @@ fn a_misspelled_variable_in_a_crontab_causes_a_mail_that_names_it() {
     // Each host has an election of its own then: that is what the mail is for.
     let crontab = site.crontab(&server.url()).replace("ELECT_STORE=", "ELECT_STOR=").replace("--min-hold 1m ", "");
     let host = Host::boot(&site.sandbox, "misspelled", &crontab, 0);
+    host.night_comes(1);
     until("the candidate has ended", || site.ends().len() == 1);
     let mails = host.mails();
     assert_eq!(mails.len(), 1, "{mails:?}");
@@ -166,6 +174,7 @@ fn a_server_that_cannot_be_reached_causes_a_mail() {
     let site = Site::new();
     let url = QueueServer::start().url();
     let host = Host::boot(&site.sandbox, "alone", &site.crontab(&url), 0);
+    host.night_comes(1);
     until("the candidate has ended", || site.ends() == ["alone 69"]);
     let mails = host.mails();
     assert_eq!((mails.len(), site.lines("runs").len()), (1, 0), "{mails:?}");
