@@ -133,7 +133,7 @@ fn a_check_in_a_unit_says_whether_its_cgroup_is_delegated() {
 #[test]
 fn a_campaigner_that_hangs_is_replaced_and_never_do_two_commands_run() {
     let sandbox = Sandbox::new();
-    let systemd = Systemd::boot(&sandbox, &["WatchdogSec=1s", SOON], &Witness::new().daemon());
+    let systemd = Systemd::boot(&sandbox, &["WatchdogSec=5s", SOON], &Witness::new().daemon());
     systemd.does(&["start", "elect@cron"]);
     sandbox.starts(1);
     let campaigner = systemd.campaigner();
@@ -141,7 +141,8 @@ fn a_campaigner_that_hangs_is_replaced_and_never_do_two_commands_run() {
     let history = sandbox.starts(2);
     history.is_safe();
     assert!(!processes::is_alive(campaigner));
-    assert_eq!(systemd.property("NRestarts"), "1");
+    let restarts = systemd.property("NRestarts");
+    assert!(restarts.parse::<u32>().is_ok_and(|restarts| restarts >= 1), "{restarts}");
     systemd.does(&["stop", "elect@cron"]);
     sandbox.history().is_safe();
 }
@@ -192,7 +193,7 @@ fn a_command_that_fails_is_started_again_and_one_that_is_not_there_is_not() {
 #[test]
 fn a_stop_may_take_longer_than_systemd_would_wait() {
     let sandbox = Sandbox::new();
-    let settings = ["TimeoutStopSec=1s", "Environment=ELECT_STOP_TIMEOUT=3s", "Restart=no"];
+    let settings = ["TimeoutStopSec=4s", "Environment=ELECT_STOP_TIMEOUT=6s", "Restart=no"];
     let systemd = Systemd::boot(&sandbox, &settings, &Witness::new().stubborn());
     systemd.does(&["start", "elect@cron"]);
     sandbox.starts(1);
