@@ -2,10 +2,8 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::harness::server::PASSWORD;
-use crate::harness::wait::throughout;
 use crate::harness::{ElectCmd, Sandbox, until};
 
 /// All logs, outputs and files of a sandbox.
@@ -28,7 +26,12 @@ pub fn is_nowhere_in(sandbox: &Sandbox) {
 
 /// Looks at the command lines of everybody who works in a place, over and over, for as long as something goes on there.
 pub fn under_watch<T>(sandbox: &Sandbox, act: impl FnOnce() -> T) -> T {
-    let (is_over, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
+    while_watched(sandbox, |_| act())
+}
+
+/// The same with an act that can wait until the watcher has looked at everybody once more.
+fn while_watched<T>(sandbox: &Sandbox, act: impl FnOnce(&dyn Fn()) -> T) -> T {
+    let (is_over, seen, looks) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
@@ -38,10 +41,16 @@ pub fn under_watch<T>(sandbox: &Sandbox, act: impl FnOnce() -> T) -> T {
                     assert!(!words.contains(PASSWORD), "{process:?}: {words}");
                     seen.fetch_add(1, Ordering::SeqCst);
                 }
+                looks.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let once_more = || {
+            // The look that goes on now may have begun before.
+            let enough = looks.load(Ordering::SeqCst) + 2;
+            until("the watcher has looked", || watcher.is_finished() || looks.load(Ordering::SeqCst) >= enough);
+        };
         // After a panic in here the watcher must end, too.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&once_more)));
         until("the watcher has seen somebody", || watcher.is_finished() || seen.load(Ordering::SeqCst) > 0);
         is_over.store(true, Ordering::SeqCst);
         let watched = watcher.join();
@@ -77,11 +86,11 @@ fn a_password_that_is_told_would_be_found() {
     let sandbox = Sandbox::new();
     let told = format!("echo '{PASSWORD}'; sleep 600");
     let watched = std::panic::catch_unwind(|| {
-        under_watch(&sandbox, || {
+        while_watched(&sandbox, |once_more| {
             let leader = ElectCmd::new(&sandbox).shell(&told).start();
             until("it runs", || leader.output().contains(PASSWORD));
             until("it is seen", || leader.tree().iter().any(|process| process.name == "sleep"));
-            throughout(Duration::from_millis(300), "it is under watch", || leader.output().contains(PASSWORD));
+            once_more();
             leader.terminate();
         });
     });
