@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::candidate::elect;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, until};
+use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, processes, until};
 
 /// A script with a child at work, which ends when the file exists.
 fn at_work(file: &Path) -> String {
@@ -49,12 +49,12 @@ fn a_child_that_is_not_told_by_its_main_process_is_told_before_the_time_is_over(
     let sandbox = Sandbox::new();
     // The child says that it is up: the shell itself would handle a signal that comes before its child is there.
     let script = "trap 'exit 3' TERM; sh -c 'echo up; exec sleep 600'; exit 4";
-    let mut leader = ElectCmd::new(&sandbox).flag("--stop-timeout", "4s").shell(script).start();
+    let mut leader = ElectCmd::new(&sandbox).flag("--stop-timeout", "8s").shell(script).start();
     until("it runs", || leader.output() == "up\n");
     let asked = now();
     leader.signal(Signal::SIGTERM);
     leader.ends_with(3);
-    assert!(since(asked) >= Duration::from_secs(3), "{:?}", since(asked));
+    assert!(since(asked) >= Duration::from_secs(6), "{:?}", since(asked));
     assert!(!leader.log().contains("killed"), "{}", leader.log());
     sandbox.is_left_empty();
 }
@@ -99,9 +99,11 @@ fn a_suspended_campaigner_does_not_report_a_command_that_has_ended_meanwhile() {
     let keeper = leader.keeper();
     leader.signal(Signal::SIGTERM);
     // The log says so before the keeper has the order.
-    until("the command is asked to stop", || leader.output().contains("told"));
+    // On a busy machine it may be killed before it has said so.
+    let is_killed = || processes::children(keeper).is_empty();
+    until("the command is asked to stop", || leader.output().contains("told") || is_killed());
     leader.signal(Signal::SIGSTOP);
-    until("the command is killed", || crate::harness::processes::children(keeper).is_empty());
+    until("the command is killed", is_killed);
     throughout(Duration::from_millis(1_500), "it stays suspended", || true);
     leader.signal(Signal::SIGCONT);
     leader.ends_with(137);
