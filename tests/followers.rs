@@ -82,7 +82,7 @@ fn followers_are_told_of_every_leader_on_a_server_too() {
     let store = sandbox.below(&server.url());
     let start = |number| {
         let candidate = candidate(&sandbox, number, &Witness::new().follower());
-        candidate.store(store.clone()).flag("--ttl", "3s").start()
+        candidate.store(store.clone()).flag("--ttl", "12s").start()
     };
     take_turns(&sandbox, (1..=3).map(start).collect());
 }

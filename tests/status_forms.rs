@@ -24,7 +24,7 @@ fn local_candidates_are_shown_with_their_state_and_silent_ones_as_silent() {
     for_each_store(|fixture| {
         let boundary = boundary();
         let candidate = |name: &str| {
-            let candidate = fixture.candidate(name).boundary(boundary);
+            let candidate = fixture.patient(name).boundary(boundary);
             candidate.flag("--advertise", "10.0.0.5:8080").witness(&Witness::new())
         };
         let leader = candidate("web-1").start();
@@ -121,7 +121,7 @@ fn a_status_that_watches_says_each_change_once() {
 #[test]
 fn json_says_what_text_says_of_an_address_and_which_key_an_etcd_has() {
     for_each_store(|fixture| {
-        let leader = fixture.candidate("web-1").flag("--advertise", "vm").witness(&Witness::new()).start();
+        let leader = fixture.patient("web-1").flag("--advertise", "vm").witness(&Witness::new()).start();
         fixture.sandbox.starts(1);
         let text = fixture.query("status", &["cron"]).run().stdout;
         assert!(text.starts_with("cron: web-1 leads at vm, term "), "{text}");
@@ -145,7 +145,7 @@ fn json_says_what_text_says_of_an_address_and_which_key_an_etcd_has() {
         }
         watch.terminate();
         // The next leader, which had waited, has its own beginning.
-        let next = fixture.candidate("web-2").witness(&Witness::new()).start();
+        let next = fixture.patient("web-2").witness(&Witness::new()).start();
         next.wait_for_log("web-1 leads");
         let waited = json(&fixture.query("wait", &["cron", "--json"]).run().stdout);
         let asked = json(&fixture.query("status", &["cron", "--json"]).run().stdout);

@@ -12,6 +12,9 @@ use super::server::{PASSWORD, StoreServer, TOKEN};
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness};
 use crate::STORES;
 
+/// Of candidates that must not lose their lease, however busy the machine is.
+const LONG_TTL: &str = "12s";
+
 /// A store of some kind, and a place to campaign in it.
 pub struct StoreFixture {
     pub sandbox: Sandbox,
@@ -263,10 +266,20 @@ impl StoreFixture {
         ElectCmd::new(&self.sandbox).store(self.url()).flag("--ttl", &ttl).flag("--name", name)
     }
 
+    /// A candidate for `cron` that keeps its lease on a busy machine, too: for tests that do not wait for its lease to run out.
+    pub fn patient(&self, name: &str) -> ElectCmd {
+        ElectCmd::new(&self.sandbox).store(self.url()).flag("--ttl", LONG_TTL).flag("--name", name)
+    }
+
     /// One that leads until it is stopped.
     pub fn leader(&self, name: &str) -> CandidateProcess {
+        self.leads(self.patient(name))
+    }
+
+    /// The same, of any candidate.
+    pub fn leads(&self, candidate: ElectCmd) -> CandidateProcess {
         let before = self.sandbox.history().starts.len();
-        let leader = self.candidate(name).flag("--advertise", "10.0.0.5:8080").witness(&Witness::new()).start();
+        let leader = candidate.flag("--advertise", "10.0.0.5:8080").witness(&Witness::new()).start();
         self.sandbox.starts(before + 1);
         leader
     }
