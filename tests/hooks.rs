@@ -82,13 +82,17 @@ fn a_killed_campaigners_keeper_runs_the_hook_before_the_next_leader() {
 #[test]
 fn a_campaigner_killed_while_the_hook_runs_has_it_run_once() {
     let sandbox = Sandbox::new();
-    let mut leader = hooked(&sandbox).witness(&Witness::new()).start();
+    // The hook runs until the campaigner is dead.
+    let hook = slowly("ousted").replace("sleep 0.2", "until [ -e $WITNESS_PLACE/go ]; do sleep 0.02; done");
+    let elect = ElectCmd::new(&sandbox).flag("--on-elected", &slowly("elected")).flag("--on-ousted", &hook);
+    let mut leader = elect.flag("--hook-timeout", "1h").witness(&Witness::new()).start();
     sandbox.starts(1);
     let next = next(&sandbox);
     leader.signal(Signal::SIGTERM);
     sandbox.history_when("the hook", |history| history.notes.iter().any(|(name, _)| name == "ousted"));
     leader.signal(Signal::SIGKILL);
     leader.ends_by(Signal::SIGKILL);
+    fs::write(sandbox.path().join("go"), "").expect("written");
     sandbox.starts(2);
     happened(&sandbox, &["elected", "elected.", "start", "end", "ousted", "ousted.", "start"]);
     next.terminate();
@@ -130,10 +134,11 @@ fn a_hold_and_a_restart_limit_end_with_the_hook() {
         .command(["true"])
         .start();
     leader.wait_for_log("ends too often");
-    sandbox.history_when("the hook", |history| history.notes.len() == 4);
-    happened(&sandbox, &["elected", "elected.", "ousted", "ousted."]);
+    // The next term may have begun by now.
+    let history = sandbox.history_when("the hook", |history| history.notes.len() >= 4);
+    assert_eq!(history.order[..4], ["elected", "elected.", "ousted", "ousted."], "{history:?}");
     leader.wait_for_log("standing again");
-    sandbox.history_when("the next term", |history| history.notes.len() == 8);
+    sandbox.history_when("the next term", |history| history.notes.len() >= 8);
     leader.terminate();
     sandbox.is_left_empty();
 }
@@ -259,12 +264,15 @@ mod on_a_server {
     use crate::harness::server::StoreServer;
     use crate::harness::wait::throughout;
 
-    fn on(sandbox: &Sandbox, server: &QueueServer) -> ElectCmd {
-        hooked(sandbox).store(server.url_for(sandbox)).flag("--ttl", "3s")
+    /// Of candidates that keep their lease, however busy the machine is.
+    const LONG_TTL: &str = "12s";
+
+    fn on(sandbox: &Sandbox, server: &QueueServer, ttl: &str) -> ElectCmd {
+        hooked(sandbox).store(server.url_for(sandbox)).flag("--ttl", ttl)
     }
 
     fn waits(sandbox: &Sandbox, server: &QueueServer) -> CandidateProcess {
-        let next = ElectCmd::new(sandbox).store(server.url_for(sandbox)).flag("--ttl", "3s");
+        let next = ElectCmd::new(sandbox).store(server.url_for(sandbox)).flag("--ttl", LONG_TTL);
         let next = next.witness(&Witness::new()).start();
         next.wait_until_waiting();
         next
@@ -275,7 +283,7 @@ mod on_a_server {
         let server = QueueServer::start();
         let sandbox = Sandbox::new();
         let on_server =
-            |name| ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).flag("--ttl", "3s").flag("--name", name);
+            |name| ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).flag("--ttl", LONG_TTL).flag("--name", name);
         let mut leaders = Vec::new();
         for name in ["first", "second", "third"] {
             leaders.push(on_server(name).witness(&Witness::new()).start());
@@ -303,9 +311,10 @@ mod on_a_server {
     #[test]
     fn the_hook_runs_before_a_clean_release_and_a_keepers() {
         let server = QueueServer::start();
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // The lease of one that is killed has to run out.
+        for (signal, ttl) in [(Signal::SIGTERM, LONG_TTL), (Signal::SIGKILL, "6s")] {
             let sandbox = Sandbox::new();
-            let mut leader = on(&sandbox, &server).witness(&Witness::new()).start();
+            let mut leader = on(&sandbox, &server, ttl).witness(&Witness::new()).start();
             sandbox.starts(1);
             let next = waits(&sandbox, &server);
             leader.signal(signal);
@@ -324,12 +333,13 @@ mod on_a_server {
         let proxy = Proxy::to(&server.address());
         let store = sandbox.below(&QueueServer::url_of(&proxy.address()));
         let tells = "echo \"$ELECT_ROLE $ELECT_ERROR\"";
-        let leader = on(&sandbox, &server).store(store).flag("--on-error", tells).witness(&Witness::new()).start();
+        let leader =
+            on(&sandbox, &server, "3s").store(store).flag("--on-error", tells).witness(&Witness::new()).start();
         sandbox.starts(1);
         let next = waits(&sandbox, &server);
         proxy.mode(ProxyMode::BlackHole);
         let ousted = || sandbox.history().notes.iter().filter(|(name, _)| name == "ousted.").count();
-        until("it has run", || ousted() == 1);
+        until("it has run", || ousted() >= 1);
         sandbox.starts(2);
         let order = sandbox.history().order;
         assert_eq!(order[..4], ["elected", "elected.", "start", "end"], "{order:?}");
