@@ -1,10 +1,12 @@
 //! elect as PID 1: orphans become its children, signals without a handler do nothing, and its end kills every process.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, eventually, millis, processes, until};
 
@@ -116,10 +118,12 @@ fn a_thousand_orphans_of_the_command_are_reaped_and_its_own_end_is_not_missed() 
 #[test]
 fn orphans_of_children_that_elect_was_born_with_are_reaped_and_left_alone() {
     let sandbox = Sandbox::new();
-    // A stranger of elect's, whose child becomes elect's when it dies; that one lives on.
-    let born_with = ["sh", "-c", r#"sh -c 'sleep 600 & sleep 0.2' & exec "$@""#, "sh"];
+    // A stranger of elect's, whose child becomes elect's when it dies; that one lives on. It dies when elect is a parent of orphans.
+    let stranger = "sleep 600 & until [ -e $WITNESS_PLACE/go ]; do sleep 0.02; done";
+    let born_with = ["sh", "-c", &format!(r#"sh -c '{stranger}' & exec "$@""#), "sh"];
     let mut leader = ElectCmd::new(&sandbox).wrapped_by(born_with).witness(&Witness::new()).start();
     sandbox.starts(1);
+    fs::write(sandbox.path().join("go"), "").expect("written");
     let keeper = leader.keeper();
     let orphan = eventually("the orphan is elect's", || {
         let others: Vec<i32> = processes::children(leader.pid()).into_iter().filter(|&pid| pid != keeper).collect();
@@ -135,13 +139,13 @@ fn orphans_of_children_that_elect_was_born_with_are_reaped_and_left_alone() {
 fn a_stop_as_pid_1_ends_with_128_and_the_signals_number() {
     let sandbox = Sandbox::new();
     // The command dies of the stop signal, obeys it, or has to be killed.
-    for (script, status) in [
-        ("echo ready; exec sleep 600", 143),
-        ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done", 5),
-        ("trap '' TERM; echo ready; sleep 600", 137),
+    for (script, stop_timeout, status) in [
+        ("echo ready; exec sleep 600", "1h", 143),
+        ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done", "1h", 5),
+        ("trap '' TERM; echo ready; sleep 600", "300ms", 137),
     ] {
         let mut leader =
-            ElectCmd::new(&sandbox).flag("--stop-timeout", "300ms").wrapped_by(AS_INIT).shell(script).start();
+            ElectCmd::new(&sandbox).flag("--stop-timeout", stop_timeout).wrapped_by(AS_INIT).shell(script).start();
         until("it runs", || leader.output().contains("ready"));
         ask(init(&leader), "TERM");
         leader.ends_with(status);
@@ -162,16 +166,18 @@ fn a_stop_as_pid_1_ends_with_128_and_the_signals_number() {
 
 #[test]
 fn a_waiter_as_pid_1_ends_with_128_and_the_signals_number() {
-    let sandbox = Sandbox::new();
-    let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
-    sandbox.starts(1);
-    for (name, status) in [("INT", 130), ("QUIT", 131), ("TERM", 143)] {
-        let mut waiter = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).witness(&Witness::new()).start();
-        waiter.wait_until_waiting();
-        let started = now();
-        ask(init(&waiter), name);
-        waiter.ends_with(status);
-        assert!(since(started) < Duration::from_secs(8), "it had nothing to wait for");
-    }
-    leader.terminate();
+    retry_if_machine_slow("a waiter as PID 1", Duration::from_secs(8), |limit| {
+        let sandbox = Sandbox::new();
+        let leader = ElectCmd::new(&sandbox).witness(&Witness::new()).start();
+        sandbox.starts(1);
+        for (name, status) in [("INT", 130), ("QUIT", 131), ("TERM", 143)] {
+            let mut waiter = ElectCmd::new(&sandbox).wrapped_by(AS_INIT).witness(&Witness::new()).start();
+            waiter.wait_until_waiting();
+            let started = now();
+            ask(init(&waiter), name);
+            waiter.ends_with(status);
+            assert_in_time(since(started) < limit, || "it had nothing to wait for".to_owned());
+        }
+        leader.terminate();
+    });
 }
