@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
@@ -112,6 +112,17 @@ impl Site {
         std::thread::spawn(move || http_client::get(port, path).expect("the whole answer"))
     }
 
+    /// A file that is being loaded. It comes in parts, and most of them are still to come.
+    fn download(&self) -> JoinHandle<String> {
+        let port = self.port;
+        until("the server answers", || http_client::get(port, "/service.py").is_ok());
+        let (begins, begun) = mpsc::channel();
+        let load = move || http_client::get_noting_begin(port, "/file", || begins.send(()).expect("it is waited for"));
+        let download = std::thread::spawn(move || load().expect("the whole file"));
+        begun.recv().expect("the download has begun");
+        download
+    }
+
     fn celery(&self, broker: &ObservedServer) -> ElectCmd {
         let line = "/usr/bin/python3 -m celery -A tasks worker --concurrency 2 --loglevel warning --without-gossip --without-mingle";
         self.elect(line).variable("BROKER", &broker.url())
@@ -161,27 +172,13 @@ fn a_download_from_nginx_is_complete_before_it_stops() {
     for ending in CLEAN {
         let site = Site::new("nginx");
         let server = site.nginx("off").flag("--stop-signal", "QUIT").start();
-        let download = site.load("/file");
-        // Sent in parts, and most of them are still to come.
-        until("the download has begun", || connections(site.port) > 0);
+        let download = site.download();
         site.end(server, ending);
         let page = download.join().expect("a whole page");
         let (_, body) = page.split_once("\r\n\r\n").expect("a head and a body");
         assert_eq!(body.len(), FILE_BYTES, "{ending:?}");
         site.sandbox.is_left_empty();
     }
-}
-
-/// Connections to this port that both sides keep open.
-fn connections(port: u16) -> usize {
-    const ESTABLISHED: &str = "01";
-    let table = fs::read_to_string("/proc/net/tcp").expect("readable");
-    let local = format!(":{port:04X}");
-    let is_open = |line: &&str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields.len() > 3 && fields[1].ends_with(&local) && fields[3] == ESTABLISHED
-    };
-    table.lines().filter(is_open).count()
 }
 
 #[test]
@@ -321,8 +318,7 @@ fn a_reload_of_gunicorn_loses_no_request() {
 fn a_reload_of_nginx_loses_no_download() {
     let site = Site::new("nginx");
     let server = site.nginx("off").flag("--stop-signal", "QUIT").wrapped_by(["setsid"]).start();
-    let download = site.load("/file");
-    until("the download has begun", || connections(site.port) > 0);
+    let download = site.download();
     let text = fs::read_to_string(site.path("nginx.conf")).expect("it is there");
     let page = format!("location = /new {{ return 200 'renewed by nginx'; }} root {}", site.sandbox.path().display());
     fs::write(site.path("nginx.conf"), text.replacen("root ", &format!("{page}; #"), 1)).expect("written");
