@@ -11,7 +11,7 @@ use crate::harness::candidate::elect;
 use crate::harness::executables;
 use crate::harness::host_tools::{as_root, clean_up};
 use crate::harness::wait::throughout;
-use crate::harness::{ElectCmd, Sandbox, Witness, is_long, side_by_side};
+use crate::harness::{ElectCmd, Sandbox, Witness, is_long, processes, side_by_side, until};
 
 /// How often the two schedules are tried that led to two leaders at once in elect 0.1.0.
 const KNOWN_RUNS: usize = 20;
@@ -246,6 +246,9 @@ fn is_waited_for(loses: &str, newcomer: Vec<String>) {
     let leader = ElectCmd::new(&sandbox).binary(&binary).wrapped_by(as_user(USER)).flag("--stop-timeout", "300ms");
     let leader = leader.witness(&Witness::new().daemon().stubborn()).start();
     sandbox.history_when("the grandchild", |history| !history.grandchildren.is_empty());
+    // It notices when the newcomer has found it.
+    leader.signal(Signal::SIGSTOP);
+    until("the campaigner stands still", || processes::state(leader.pid()) == Some('T'));
     if loses == "emptied" {
         empty(&sandbox.locks());
     } else {
@@ -254,6 +257,7 @@ fn is_waited_for(loses: &str, newcomer: Vec<String>) {
     }
     let next = ElectCmd::new(&sandbox).binary(&binary).wrapped_by(newcomer).witness(&Witness::new()).start();
     next.wait_for_log("a leader has 3 s to notice, because");
+    leader.signal(Signal::SIGCONT);
     leader.wait_for_log("leadership lost");
     sandbox.starts(2);
     leader.terminate();
