@@ -12,6 +12,7 @@ use crate::harness::candidate::elect;
 use crate::harness::executables;
 use crate::harness::store_fixtures::{StoreFixture, for_each_store};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness, eventually, host_tools, is_long, until};
+use crate::successors::is_leading;
 
 /// The lease of candidates that must not lose it, however busy the machine is.
 const LONG_TTL: &str = "12s";
@@ -166,7 +167,11 @@ fn a_name_that_is_proclaimed_while_another_takes_over_is_never_the_others() {
         let other = candidate(&fixture, boundary, "web-2").start();
         other.wait_for_log("web-1 leads");
         for round in 0..if is_long() { 20 } else { 4 } {
-            let id = status(&fixture, boundary)["leader"]["id"].as_str().expect("a leader").to_owned();
+            // The store shows a win before the candidate has verified it, and only then can it resign.
+            let id = eventually("a candidate leads", || {
+                let id = status(&fixture, boundary)["leader"]["id"].as_str()?.to_owned();
+                is_leading(&fixture, boundary, &id).then_some(id)
+            });
             let mine = format!("name-{round}");
             std::thread::scope(|scope| {
                 let proclaims =

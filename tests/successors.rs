@@ -63,7 +63,7 @@ fn leads(fixture: &StoreFixture, boundary: &str, name: &str) -> String {
 }
 
 /// Whether the candidate itself says that it leads.
-fn is_leading(fixture: &StoreFixture, boundary: &str, id: &str) -> bool {
+pub fn is_leading(fixture: &StoreFixture, boundary: &str, id: &str) -> bool {
     let words = ["--self", boundary, "--json"];
     let asked = ElectCmd::new(&fixture.sandbox).store(None).query("status", &words).run();
     let shown: Value = serde_json::from_str(asked.stdout.trim()).unwrap_or_default();
@@ -160,13 +160,17 @@ fn a_request_that_makes_no_sense_stops_nothing_and_one_that_was_fulfilled_is_ful
 fn a_successor_that_dies_during_the_hand_over_keeps_the_others_out_for_a_while() {
     for_each_store(|fixture| {
         let boundary = boundary();
-        let one = leader(&fixture, boundary, "web-1");
+        let gate = "until [ -e $WITNESS_PLACE/go ]; do sleep 0.02; done";
+        let one = candidate(&fixture, boundary, "web-1").flag("--on-ousted", gate).flag("--hook-timeout", "1h").start();
         let id = leads(&fixture, boundary, "web-1");
         let mut successor = waiting(&fixture, boundary, "web-2");
         let third = waiting(&fixture, boundary, "web-3");
-        successor.signal(Signal::SIGSTOP);
         let words = ["--id", &id, "--to", "web-2", "--within", "3s", "--timeout", "60s"];
         let mut asked = resign(&fixture, boundary, &words).start();
+        one.wait_for_log("asked to resign");
+        // Not before, since its lease would run out meanwhile: then it is no successor.
+        successor.signal(Signal::SIGSTOP);
+        std::fs::write(fixture.sandbox.path().join("go"), "").expect("written");
         one.wait_for_log("released");
         let released = now();
         successor.kill_with_keeper();
@@ -287,14 +291,14 @@ fn without_an_election_there_is_no_successor_and_no_spare() {
 }
 
 /// A command that takes a second to end.
-const SLOW: &str = "trap 'sleep 1; exit' TERM; while :; do sleep 0.05; done";
+const SLOW: &str = "trap 'sleep 1; exit' TERM; echo up; while :; do sleep 0.05; done";
 
 /// A leader with that command, and its id.
 fn slow_leader(fixture: &StoreFixture, boundary: &'static str) -> (CandidateProcess, String) {
     let slow = ElectCmd::new(&fixture.sandbox).store(fixture.url()).flag("--ttl", TTL).flag("--name", "web-1");
     let one = slow.boundary(boundary).shell(SLOW).start();
     let id = leads(fixture, boundary, "web-1");
-    one.wait_for_log("leader command started");
+    until("its command hears a stop signal", || one.output() == "up\n");
     (one, id)
 }
 
