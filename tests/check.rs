@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::harness::server::{PASSWORD, TOKEN};
 use crate::harness::slow_link::SlowLink;
 use crate::harness::store_fixtures::{self, FixtureStore, start_all};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since};
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness, until};
 
@@ -125,13 +126,17 @@ fn nothing_but_the_free_record_is_left_in_the_directory() {
 
 #[test]
 fn two_checks_at_once_do_not_hurt_each_other() {
+    retry_if_machine_slow("two checks at once", Duration::from_secs(3), |_| two_at_once());
+}
+
+fn two_at_once() {
     for store in start_all() {
         let sandbox = Sandbox::new();
         let url = store.url(&sandbox);
         let both = [(); 2].map(|()| check(&sandbox, url.clone()).start());
         for mut one in both {
             let status = one.wait();
-            assert_eq!(status.code(), Some(0), "{}: {} {}", store.name(), one.output(), one.log());
+            assert_in_time(status.code() == Some(0), || format!("{}: {} {}", store.name(), one.output(), one.log()));
             assert!(!one.output().contains("failed"), "{}: {}", store.name(), one.output());
         }
     }
