@@ -96,6 +96,7 @@ fn a_manager_that_does_not_listen_delays_nothing_and_hears_what_is_true_once_it_
     let candidate = told(&sandbox, &receiver).start();
     let leader = &sandbox.starts(1).starts[0];
     assert!(receiver.is_full(), "it has not listened yet");
+    candidate.wait_for_log("leader command started");
     let heard = receiver.hears("READY");
     let leading = format!("STATUS=leading, term {}, pid {}\n", leader.term, leader.pid);
     let last = &heard[heard.len() - 1];
