@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::candidate;
 use super::server::{EtcdOptions, EtcdServer};
+use super::{asks_once, candidate};
 use crate::harness::certificates::Certificates;
 use crate::harness::server::PASSWORD;
 use crate::harness::slow_link::SlowLink;
 use crate::harness::wait::now;
-use crate::harness::{ElectCmd, Sandbox, Witness, millis};
+use crate::harness::{ElectCmd, Sandbox, Witness, millis, run_until_answered};
 
 /// T6
 #[test]
@@ -30,8 +30,10 @@ fn a_user_without_rights_is_refused_at_the_first_contact_over_a_round_trip_of_20
     etcd.enable_auth();
     let sandbox = Sandbox::new();
     let link = SlowLink::to(&etcd.address(), Duration::from_millis(200));
-    let elect = ElectCmd::new(&sandbox).store(format!("etcd://{}", link.address())).flag("--username", "stranger");
-    let ended = elect.variable("ELECT_PASSWORD", PASSWORD).switch("-n").command(["true"]).run();
+    let ended = run_until_answered(|| {
+        let elect = ElectCmd::new(&sandbox).store(format!("etcd://{}", link.address())).flag("--username", "stranger");
+        elect.variable("ELECT_PASSWORD", PASSWORD).switch("-n").command(["true"])
+    });
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
     ended.stderr_contains(&["permission denied"]);
     assert!(!ended.stderr.contains("in time"), "{ended:?}");
@@ -69,7 +71,7 @@ fn a_password_that_takes_long_to_compare_is_no_reason_to_fail() {
         let elect = candidate(&sandbox, etcd.url()).flag("--username", "elect");
         elect.variable("ELECT_PASSWORD", PASSWORD)
     };
-    let once = elect().switch("-n").command(["true"]).run();
+    let once = run_until_answered(|| elect().switch("-n").command(["true"]));
     assert_eq!(once.status.code(), Some(0), "{once:?}");
     let leader = elect().witness(&Witness::new()).start();
     sandbox.starts(1);
@@ -83,7 +85,7 @@ fn a_self_signed_certificate_is_accepted_if_it_is_the_named_one() {
     let own = certificates.self_signed();
     let etcd = EtcdServer::with(&EtcdOptions::new().tls_as(&certificates, own.clone()));
     let sandbox = Sandbox::new();
-    let elect = |ca: &str| candidate(&sandbox, etcd.url()).flag("--tls-ca", ca).switch("-n").command(["true"]);
+    let elect = |ca: &str| asks_once(&sandbox, etcd.url()).flag("--tls-ca", ca).command(["true"]);
     let ended = elect(&own.certificate).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     for other in [certificates.other_self_signed().certificate, certificates.ca()] {
@@ -119,13 +121,13 @@ fn faults_of_tls_are_told_in_words_with_a_way_out() {
     let p521 = EtcdServer::with(&EtcdOptions::new().tls_as(&certificates, certificates.p521()));
     let etcd = EtcdServer::with(&EtcdOptions::new().tls(&certificates));
     let plain = EtcdServer::start();
-    let encrypted = || candidate(&sandbox, format!("etcds://{}", etcd.address())).flag("--tls-ca", &ca);
+    let encrypted = || asks_once(&sandbox, format!("etcds://{}", etcd.address())).flag("--tls-ca", &ca);
     for (elect, said) in [
-        (candidate(&sandbox, format!("etcds://{}", p521.address())).flag("--tls-ca", &ca), "P-521"),
+        (asks_once(&sandbox, format!("etcds://{}", p521.address())).flag("--tls-ca", &ca), "P-521"),
         (encrypted().flag("--tls-cert", &client.key).flag("--tls-key", &client.certificate), "swapped"),
         (encrypted().flag("--tls-cert", &client.certificate).flag("--tls-key", &other.key), "of one pair"),
     ] {
-        let ended = elect.switch("-n").command(["true"]).run();
+        let ended = elect.command(["true"]).run();
         assert_eq!(ended.status.code(), Some(77), "{said}: {ended:?}");
         ended.stderr_contains(&[said]);
     }
@@ -135,16 +137,16 @@ fn faults_of_tls_are_told_in_words_with_a_way_out() {
             (encrypted(), "--tls-cert and --tls-key"),
             (encrypted().flag("--tls-cert", &other.certificate).flag("--tls-key", &other.key), "of --tls-cert"),
         ] {
-            let ended = elect.switch("-n").command(["true"]).run();
+            let ended = elect.command(["true"]).run();
             assert_eq!(ended.status.code(), Some(77), "{said}: {ended:?}");
             ended.stderr_contains(&[said]);
         }
     }
     // This server ends the connection without a word, as one does that is about to end.
-    let encrypted = candidate(&sandbox, format!("etcds://{}", plain.address())).flag("--tls-ca", &ca);
-    let ended = encrypted.switch("-n").command(["true"]).run();
+    let encrypted = asks_once(&sandbox, format!("etcds://{}", plain.address())).flag("--tls-ca", &ca);
+    let ended = encrypted.command(["true"]).run();
     assert!(matches!(ended.status.code(), Some(69 | 77)), "{ended:?}");
     ended.stderr_contains(&["(etcd://)"]);
-    let ended = candidate(&sandbox, format!("etcd://{}", etcd.address())).switch("-n").command(["true"]).run();
+    let ended = asks_once(&sandbox, format!("etcd://{}", etcd.address())).command(["true"]).run();
     ended.stderr_contains(&["etcds://"]);
 }

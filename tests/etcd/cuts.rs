@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{candidate, through};
+use super::{candidate, patient, through};
 use crate::etcd::server::EtcdServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::wait::{throughout, until};
@@ -14,7 +14,7 @@ crate::leases::cuts::lease_tests!(EtcdServer);
 fn a_waiter_that_is_cut_off_leaves_the_leader_alone_and_takes_its_place_again() {
     let etcd = EtcdServer::start();
     let (sandbox, proxy) = (Sandbox::new(), Proxy::to(&etcd.address()));
-    let leader = candidate(&sandbox, sandbox.below(&etcd.url())).witness(&Witness::new()).start();
+    let leader = patient(&sandbox, sandbox.below(&etcd.url())).witness(&Witness::new()).start();
     sandbox.starts(1);
     let next = candidate(&sandbox, through(&proxy, &sandbox)).witness(&Witness::new()).start();
     next.wait_until_waiting();

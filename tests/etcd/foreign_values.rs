@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use super::asks_once;
 use super::keys::{Etcdctl, QueueScenario, status};
 use crate::harness::wait::{eventually, throughout, until};
 use crate::harness::{ElectCmd, Witness};
@@ -32,7 +33,7 @@ fn waits_for(value: &str, said: &str) -> String {
     assert!(!waiter.log().contains('\u{1b}'), "{}", waiter.log());
     let shown = status(&scenario);
     assert!(shown.len() < 4_000 && !shown.contains('\u{1b}'), "{shown}");
-    let ended = scenario.candidate().switch("-n").command(["true"]).run();
+    let ended = asks_once(&scenario.sandbox, scenario.etcd.url()).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
     throughout(super::LEASE, "it waits", || scenario.sandbox.history().starts.is_empty());
     scenario.etcd.etcdctl(&["del", KEY]);

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::{candidate, handover_runs};
+use super::{LEASE, candidate};
 use crate::etcd::server::{EtcdOptions, EtcdServer};
 use crate::harness::containment_support::tiers;
 use crate::harness::faults;
+use crate::harness::timing_verdict::retry_if_machine_slow;
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{ElectCmd, Sandbox, Witness, few, until};
+use crate::leases::{real, relay_for, written};
 
 crate::leases::handover::lease_tests!(EtcdServer);
 
@@ -30,8 +32,13 @@ fn every_fault_hands_over_in_each_tier() {
         let both = if tier == "pidns" { faults::BOTH_KILLED_WITH_A_DAEMON } else { faults::BOTH_KILLED };
         std::thread::scope(|scope| {
             for fault in all.into_iter().chain([both]) {
-                let handover_runs = handover_runs(few(), &etcd).flag("--containment", tier);
-                scope.spawn(move || fault.run(handover_runs, &format!("etcd: {tier}: ")));
+                let etcd = &etcd;
+                scope.spawn(move || {
+                    retry_if_machine_slow(&format!("etcd: {tier}: {}", fault.kind), LEASE, |lease| {
+                        let ttl = written(lease);
+                        fault.run(relay_for(few(), etcd, &ttl).flag("--containment", tier), &format!("etcd: {tier}: "));
+                    });
+                });
             }
         });
     }
@@ -51,8 +58,11 @@ fn a_lease_that_is_longer_than_asked_for_is_what_everything_is_counted_by() {
     let began = now();
     until("some renewals", || since(began) >= Duration::from_secs(6));
     let renewals = beats() - before;
-    assert!((2..=4).contains(&renewals), "{renewals} renewals in 6 s");
+    let took = since(began).as_secs_f64();
+    assert!((real(renewals) - took / 1.8).abs() <= 1.5, "{renewals} renewals in {took} s");
     // And the deadlines are later: a stop at 4.8 s, not at 1.6 s, after the last renewal.
+    let before = beats();
+    until("a renewal", || beats() > before);
     etcd.stop();
     throughout(Duration::from_millis(2500), "it leads on", || !leader.log().contains("the lease runs out"));
     leader.wait_for_log("the lease runs out");

@@ -7,27 +7,39 @@ use nix::sys::signal::Signal;
 use super::{LEASE, candidate, candidate_for, through};
 use crate::etcd::server::EtcdServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, until};
+use crate::leases::written;
 
 #[test]
 fn a_job_that_four_hosts_start_within_two_seconds_runs_once_on_a_lease_shorter_than_its_hold() {
+    retry_if_machine_slow("etcd: a job that four hosts start", LEASE, a_job_of_four_hosts);
+}
+
+fn a_job_of_four_hosts(lease: Duration) {
     let etcd = EtcdServer::start();
-    let sandbox = Sandbox::new();
-    let job = || candidate(&sandbox, sandbox.below(&etcd.url())).flag("--min-hold", "5s").switch("-q").switch("-n");
+    let (sandbox, hold) = (Sandbox::new(), lease * 5 / 3);
+    let job = || {
+        let elect = candidate_for(&sandbox, sandbox.below(&etcd.url()), &written(lease));
+        elect.flag("--min-hold", &written(hold)).switch("-q").switch("-n")
+    };
     let started = now();
     let mut candidates = Vec::new();
     for turn in 0..4 {
-        until("its turn", || since(started) >= turn * Duration::from_millis(600));
+        until("its turn", || since(started) >= turn * lease / 5);
         candidates.push(job().shell("echo done; exit 7").start());
     }
     let mut said: Vec<_> = candidates.iter_mut().map(|one| (one.wait().code(), one.output())).collect();
     let took = since(started);
     said.sort();
+    // The server may not answer one of them in time, and the last one may look when the hold is over.
+    let count = |status: i32| said.iter().filter(|(code, _)| *code == Some(status)).count();
+    assert_in_time(count(69) == 0 && count(7) == 1, || format!("{said:?}"));
     // An old server is warned of, however quiet one asks to be: that it is silent is shown with a lock file.
     let loser = (Some(75), String::new());
     assert_eq!(said, [(Some(7), "done\n".to_owned()), loser.clone(), loser.clone(), loser]);
-    assert!(took >= Duration::from_secs(5), "{took:?}");
+    assert!(took >= hold, "{took:?}");
 }
 
 /// A leader in its hold is killed, with somebody waiting. Returns how long after its death, and after it began to hold, the

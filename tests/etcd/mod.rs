@@ -37,7 +37,7 @@ use crate::harness::Sandbox;
 use crate::harness::host_tools::attempt;
 use crate::harness::proxy::Proxy;
 use crate::harness::store_fixtures::{ServerStore, StoreEntry};
-use crate::leases::{LEASE, TTL, candidate, candidate_for, handover_runs, real};
+use crate::leases::{LEASE, TTL, asks_once, candidate, candidate_for, patient, real};
 use members::EtcdCluster;
 use server::EtcdServer;
 

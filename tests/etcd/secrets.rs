@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::patient;
 use super::server::EtcdServer;
 use crate::harness::ports::free_port;
 use crate::harness::processes::CONFESS;
@@ -45,7 +46,7 @@ fn a_password_is_in_no_log_no_answer_no_page_and_no_command_line() {
 
 fn everything(sandbox: &Sandbox, store: &str, way: &str) {
     let elect = |format: &str| {
-        let elect = login(ElectCmd::new(sandbox).store(store.to_owned()), sandbox, way, PASSWORD).flag("--ttl", "3s");
+        let elect = login(patient(sandbox, store.to_owned()), sandbox, way, PASSWORD);
         elect.switch("-vv").flag("--log-format", format)
     };
     let hooked = |elect: ElectCmd, name: &str| {

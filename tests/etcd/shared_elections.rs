@@ -54,7 +54,7 @@ impl SharedElection {
     /// `etcdctl lock`, which runs the witness.
     pub fn lock(&self) -> CandidateProcess {
         let address = self.etcd.address();
-        let words = ["etcdctl", "--endpoints", &address, "lock", "--ttl=3", self.boundary, "--"];
+        let words = ["etcdctl", "--endpoints", &address, "lock", "--ttl=60", self.boundary, "--"];
         let lock = ElectCmd::new(&self.sandbox).program(words.map(str::to_owned));
         lock.variable("ETCDCTL_API", "3").witness(&Witness::new()).start()
     }

@@ -9,7 +9,7 @@ use etcd_client::{Client, Txn, TxnOp};
 use super::holster::HolsterProgram;
 use super::keys::Etcdctl;
 use super::shared_elections::SharedElection;
-use super::{LEASE, candidate};
+use super::{LEASE, asks_once, candidate};
 use crate::harness::server::PASSWORD;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, Witness};
@@ -27,7 +27,7 @@ fn waits_and_warns(election: &SharedElection, path: &str, said: &str, end: impl 
     elect.wait_for_log(said);
     let line = elect.log().lines().find(|line| line.contains(said)).expect("just seen").to_owned();
     assert!(line.contains("warning: ") && line.contains("others=ignore"), "{line}");
-    let once = candidate(&election.sandbox, format!("etcd://{}{path}", election.etcd.address())).switch("-n");
+    let once = asks_once(&election.sandbox, format!("etcd://{}{path}", election.etcd.address()));
     assert_eq!(once.boundary(election.boundary).command(["true"]).run().status.code(), Some(75));
     throughout(Duration::from_secs(1), "it waits", || election.sandbox.history().starts.len() == before);
     end();

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::keys::{Etcdctl, QueueScenario, status};
-use super::{LEASE, candidate};
+use super::{LEASE, asks_once, candidate};
 use crate::etcd::server::EtcdServer;
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::wallclock::WallClock;
@@ -102,9 +102,9 @@ fn terms_rise_when_a_boundary_moves_to_another_store_and_back() {
 #[test]
 fn the_last_term_is_read_when_a_waiter_is_the_oldest_and_kept_with_its_win() {
     let scenario = QueueScenario::new();
-    let first = scenario.start();
+    let first = scenario.start_patient();
     let led = scenario.sandbox.starts(1).latest();
-    let second = scenario.start();
+    let second = scenario.start_patient();
     second.wait_until_waiting();
     until("it stands in the queue", || scenario.queue().len() == 2);
     // By other hands, while it waits.
@@ -119,7 +119,7 @@ fn the_last_term_is_read_when_a_waiter_is_the_oldest_and_kept_with_its_win() {
     // From here on the leader does not compare it any more.
     scenario.etcd.etcdctl(&["del", TERM_KEY]);
     throughout(LEASE, "it goes on leading", || scenario.sandbox.history().starts.len() == 2);
-    let third = scenario.start();
+    let third = scenario.start_patient();
     third.wait_until_waiting();
     second.terminate();
     scenario.sandbox.starts(3);
@@ -206,14 +206,14 @@ fn two_ways_of_counting_on_one_boundary_keep_out_of_each_others_way() {
     let usual = scenario.candidate().flag("--name", "counts-as-usual").witness(&Witness::new()).start();
     usual.wait_for_log("counts-revisions");
     assert!(usual.log().contains("?term=revision"), "{}", usual.log());
-    let ended = scenario.candidate().switch("-n").command(["true"]).run();
+    let ended = asks_once(&scenario.sandbox, scenario.etcd.url()).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
     assert_eq!(scenario.queue().len(), 1, "the leader alone");
     revision.terminate();
     scenario.sandbox.starts(2);
     let revision = by_revision(&scenario).start();
     revision.wait_for_log("counts-as-usual");
-    let ended = by_revision(&scenario).switch("-n").run();
+    let ended = asks_once(&scenario.sandbox, format!("{}?term=revision", scenario.etcd.url())).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(75), "{ended:?}");
     usual.terminate();
     // The last term stays, and is far above any revision.
@@ -260,7 +260,7 @@ fn a_run_costs_no_more_messages_than_before_terms_were_kept() {
         let messages = || scenario.etcd.messages();
         let before = messages();
         let store = format!("{}{options}", scenario.etcd.url());
-        let ended = scenario.candidate().store(store).switch("-n").command(["true"]).run();
+        let ended = asks_once(&scenario.sandbox, store).command(["true"]).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let mut spent = messages();
         spent.retain(|_, count| *count > 0);

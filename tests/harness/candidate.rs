@@ -269,6 +269,16 @@ impl ElectCmd {
     }
 }
 
+/// Runs it, and again as long as it says that the store did not answer in time: on a busy machine one attempt may not be enough.
+#[track_caller]
+pub fn run_until_answered(elect: impl Fn() -> ElectCmd) -> Ended {
+    eventually("an answer of the store", || {
+        let ended = elect().run();
+        let is_late = ended.status.code() == Some(69) && ended.stderr.contains("did not answer in time");
+        (!is_late).then_some(ended)
+    })
+}
+
 /// An `elect run` that has ended.
 #[derive(Debug)]
 pub struct Ended {

@@ -41,7 +41,7 @@ pub mod timing_verdict;
 pub mod wait;
 pub mod wallclock;
 
-pub use candidate::{CandidateProcess, ElectCmd, Ended, Witness};
+pub use candidate::{CandidateProcess, ElectCmd, Ended, Witness, run_until_answered};
 pub use handover_runs::HandoverRuns;
 pub use journal::{History, LeaderEnv, Measurements, millis};
 pub use sandbox::Sandbox;

@@ -28,8 +28,22 @@ pub fn candidate_for(sandbox: &Sandbox, store: String, ttl: &str) -> ElectCmd {
     ElectCmd::new(sandbox).store(store).flag("--ttl", ttl)
 }
 
-pub fn handover_runs<S: StoreServer>(runs: usize, server: &S) -> HandoverRuns<'static> {
-    relay_for(runs, server, S::TTL)
+/// As if somebody had led before, and released: stores that cannot know that no leader was forgotten wait for the first record of a
+/// boundary, and where a ttl is long that takes long.
+pub fn led_before(sandbox: &Sandbox, store: String) {
+    let first = candidate_for(sandbox, store, "2200ms").command(["true"]).run();
+    assert_eq!(first.status.code(), Some(0), "{first:?}");
+}
+
+/// One that makes a single attempt, which with this ttl may take ten seconds: more than any busy machine needs.
+pub fn asks_once(sandbox: &Sandbox, store: String) -> ElectCmd {
+    candidate_for(sandbox, store, "100s").switch("-n")
+}
+
+/// One whose lease outlasts every delay of a busy machine, and that renews as often as with a short one: for tests in which the lease is
+/// not the subject. Where a first record is waited for, [`led_before`] comes first.
+pub fn patient(sandbox: &Sandbox, store: String) -> ElectCmd {
+    candidate_for(sandbox, store, "60s").flag("--renew", "1s")
 }
 
 pub fn relay_for<'a>(runs: usize, server: &impl StoreServer, ttl: &'a str) -> HandoverRuns<'a> {

@@ -42,8 +42,7 @@ fn key(sandbox: &Sandbox) -> String {
 /// The first record of a boundary is waited for; not here, where that would take a minute. As if somebody had led before, and
 /// released: in this incarnation of the server, unless it is started again.
 fn led_before(sandbox: &Sandbox, redis: &RedisServer) {
-    let first = candidate_for(sandbox, redis.url_for(sandbox), "2200ms").command(["true"]).run();
-    assert_eq!(first.status.code(), Some(0), "{first:?}");
+    crate::leases::led_before(sandbox, redis.url_for(sandbox));
 }
 
 /// A leader, and a candidate that waits for it.
