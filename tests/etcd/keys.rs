@@ -31,7 +31,7 @@ impl QueueScenario {
         self.candidate().witness(&Witness::new().daemon()).start()
     }
 
-    /// For what the lease is not the subject of.
+    /// For tests in which the lease is not the subject.
     pub fn start_patient(&self) -> CandidateProcess {
         patient(&self.sandbox, self.etcd.url()).witness(&Witness::new().daemon()).start()
     }

@@ -9,7 +9,7 @@ use etcd_client::{Client, Txn, TxnOp};
 use super::holster::HolsterProgram;
 use super::keys::Etcdctl;
 use super::shared_elections::SharedElection;
-use super::{LEASE, asks_once, candidate};
+use super::{LEASE, asks_once, candidate, patient};
 use crate::harness::server::PASSWORD;
 use crate::harness::wait::{throughout, until};
 use crate::harness::{CandidateProcess, Witness};
@@ -78,7 +78,8 @@ fn a_holster_program_is_waited_for_with_its_prefix_and_without() {
 fn a_holster_program_that_comes_later_waits_and_takes_over() {
     // Below its own prefix it counts elect's keys: neither blocks the other.
     let election = SharedElection::new("foo", "/elections/foo", "?layout=holster");
-    let elect = start(&election, "/elections");
+    let store = format!("etcd://{}/elections", election.etcd.address());
+    let elect = patient(&election.sandbox, store).boundary(election.boundary).witness(&Witness::new()).start();
     election.sandbox.starts(1);
     let program = HolsterProgram::start(&election.sandbox, &election.etcd.address(), "foo", "holster-1");
     election.queue_has(2);
@@ -311,7 +312,9 @@ fn a_user_who_may_read_no_other_place_leads_after_few_requests_and_is_told_so_on
         election.etcd.etcdctl(&["role", "grant-permission", "elect", "--prefix", "read", "elect.term/mine/"]);
         let txns = || election.etcd.requests().get("Txn").copied().unwrap_or_default();
         let before = txns();
-        let elect = election.elect("web-1").flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD).start();
+        let elect = patient(&election.sandbox, election.store()).boundary("mine").flag("--name", "web-1");
+        let elect =
+            elect.flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD).witness(&Witness::new()).start();
         election.sandbox.starts(1);
         let asked = txns() - before;
         println!("figures: etcd: {asked} transactions of a user who may read no other place, until its command runs");
