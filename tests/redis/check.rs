@@ -68,7 +68,7 @@ fn a_user_that_may_not_write_is_told_what_is_missing() {
 
 #[test]
 fn replicas_that_confirm_are_in_order_and_too_few_of_them_are_named() {
-    let sentinel = Sentinel::start();
+    let sentinel = Sentinel::start_patient();
     let sandbox = Sandbox::new();
     let checked = Checked::by(check(&sandbox, sandbox.below(&sentinel.url())));
     checked.exits_with(0).says("takes", "ok", &["20 takes"]).says("replicas", "ok", &["2 attached, 2 confirm"]);

@@ -10,8 +10,8 @@ use super::{elect, led_before};
 use crate::harness::certificates::Certificates;
 use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::slow_link::SlowLink;
-use crate::harness::{ElectCmd, Sandbox, Witness};
-use crate::leases::candidate;
+use crate::harness::{ElectCmd, Sandbox, Witness, run_until_answered};
+use crate::leases::{asks_once, candidate};
 
 /// Of a way around half the earth.
 const ROUND_TRIP: Duration = Duration::from_millis(250);
@@ -25,7 +25,7 @@ fn a_round_trip_of_250_ms_is_no_reason_to_fail_with_the_default_timings() {
     let link = SlowLink::to(&redis.address(), ROUND_TRIP);
     let store = sandbox.below(&RedisServer::url_of(&link.address()));
     // It asks once, and connecting does not count as that.
-    let once = ElectCmd::new(&sandbox).store(store.clone()).switch("-n").shell("echo led").run();
+    let once = run_until_answered(|| ElectCmd::new(&sandbox).store(store.clone()).switch("-n").shell("echo led"));
     assert_eq!((once.status.code(), once.stdout.as_str()), (Some(0), "led\n"), "{once:?}");
     let leader = ElectCmd::new(&sandbox).store(store).witness(&Witness::new()).start();
     sandbox.starts(1);
@@ -53,11 +53,10 @@ fn a_self_signed_certificate_is_accepted_if_it_is_the_named_one() {
     let own = certificates.self_signed();
     let redis = RedisServer::with(&RedisOptions::new().tls_as(&certificates, own.clone()));
     let sandbox = Sandbox::new();
-    let elect = |ca: &str| candidate(&sandbox, redis.url()).flag("--tls-ca", ca).switch("-n").command(["true"]);
-    let ended = elect(&own.certificate).run();
+    let ended = candidate(&sandbox, redis.url()).flag("--tls-ca", &own.certificate).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     for other in [certificates.other_self_signed().certificate, certificates.ca()] {
-        let ended = elect(&other).run();
+        let ended = asks_once(&sandbox, redis.url()).flag("--tls-ca", &other).command(["true"]).run();
         assert_eq!(ended.status.code(), Some(77), "{ended:?}");
         ended.stderr_contains(&["--tls-ca does not name"]);
     }
@@ -69,13 +68,13 @@ fn a_named_authority_is_enough_where_the_system_has_none() {
     let certificates = Arc::new(Certificates::new());
     let redis = RedisServer::with(&RedisOptions::new().tls_as(&certificates, certificates.server()));
     let sandbox = Sandbox::new();
-    let elect = || {
-        let elect = candidate(&sandbox, redis.url()).variable("SSL_CERT_FILE", "/nonexistent/certificates");
-        elect.variable("SSL_CERT_DIR", "/nonexistent").switch("-n").command(["true"])
+    let nowhere = |elect: ElectCmd| {
+        let elect = elect.variable("SSL_CERT_FILE", "/nonexistent/certificates");
+        elect.variable("SSL_CERT_DIR", "/nonexistent").command(["true"])
     };
-    let ended = elect().flag("--tls-ca", &certificates.ca()).run();
+    let ended = nowhere(candidate(&sandbox, redis.url())).flag("--tls-ca", &certificates.ca()).run();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    let ended = elect().run();
+    let ended = nowhere(asks_once(&sandbox, redis.url())).run();
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
     ended.stderr_contains(&["no certificate authorities", "--tls-ca"]);
 }
@@ -143,7 +142,8 @@ fn a_port_with_tls_and_one_without_are_told_apart() {
     let plain = RedisServer::start();
     let sandbox = Sandbox::new();
     let run = |store: String| candidate(&sandbox, store).switch("-n").command(["true"]).run();
-    run(format!("redis://{}", encrypted.address())).stderr_contains(&["rediss://"]);
+    let ended = asks_once(&sandbox, format!("redis://{}", encrypted.address())).command(["true"]).run();
+    ended.stderr_contains(&["rediss://"]);
     let ended = run(format!("rediss://{}", plain.address()));
     ended.stderr_contains(&["redis://"]);
     assert!(!ended.stderr.contains("InvalidContentType"), "{ended:?}");

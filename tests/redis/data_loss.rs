@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use super::{RedisPair, SHORTLY, elect, key, led_before};
 use crate::harness::server::StoreServer;
-use crate::harness::timing_verdict::{retry_if_machine_slow, throughout_in_time};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow, throughout_in_time};
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::wallclock::WallClock;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, processes};
+use crate::leases::{LEASE, asks_once, written};
 use crate::redis::server::{RedisOptions, RedisServer};
 
 const LONG_AND_SHORT: [&str; 2] = ["60s", "5s"];
 const EQUAL: [&str; 2] = ["3s", "3s"];
 
-/// The leader learns it before anybody else starts.
+/// Whether the leader learns it before anybody else starts.
 #[track_caller]
-fn learns(pair: &RedisPair, why: &str) {
+fn learns(pair: &RedisPair, why: &str) -> bool {
     until(why, || pair.leader.log().contains(why) || pair.sandbox.history().starts.len() > 1);
-    assert!(pair.leader.log().contains(why), "another one was quicker: {}", pair.leader.log());
+    pair.leader.log().contains(why)
 }
 
 /// The leader learns with its next renewal that nothing is its own any more. The candidate has seen its ttl, and does not
@@ -26,7 +27,7 @@ fn learns(pair: &RedisPair, why: &str) {
 #[track_caller]
 fn is_lost_and_not_followed_shortly(pair: RedisPair, why: &str) {
     // Twelve seconds between renewals, at the longest.
-    learns(&pair, why);
+    assert!(learns(&pair, why), "another one was quicker: {}", pair.leader.log());
     let lost = now();
     until("the command is dead", || pair.leader.tree().is_empty());
     throughout(SHORTLY, "nobody starts on a wait of its own ttl", || pair.sandbox.history().starts.len() == 1);
@@ -35,31 +36,38 @@ fn is_lost_and_not_followed_shortly(pair: RedisPair, why: &str) {
 }
 
 /// With equal ttls somebody leads again soon, under a larger term.
-#[track_caller]
-fn is_lost_and_followed(pair: RedisPair, why: &str) {
-    learns(&pair, why);
-    pair.sandbox.starts(2);
-    pair.sandbox.history().is_safe();
-    pair.ends();
+fn is_lost_and_followed(redis: &RedisServer, why: &str, strike: impl Fn(&RedisServer, &Sandbox)) {
+    retry_if_machine_slow(&format!("redis: {why}, equal ttls"), LEASE, |lease| {
+        let ttl = written(lease);
+        let pair = RedisPair::on(redis, [&ttl, &ttl]);
+        strike(redis, &pair.sandbox);
+        assert_in_time(learns(&pair, why), || format!("another one was quicker: {}", pair.leader.log()));
+        pair.sandbox.starts(2);
+        pair.sandbox.history().is_safe();
+        pair.ends();
+    });
 }
 
-#[track_caller]
-fn goes_on_leading(pair: RedisPair) {
-    let led = pair.sandbox.history().latest();
-    throughout(SHORTLY, "it goes on leading", || {
-        pair.sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
-    });
-    pair.ends();
+/// The leader goes on, with a lease of a minute, and with one as long as the candidate's.
+fn demotes_nobody(what: &str, options: &RedisOptions, strike: impl Fn(&RedisServer)) {
+    for leader in [Some("60s"), None] {
+        retry_if_machine_slow(what, Duration::from_secs(5), |lease| {
+            let (redis, ttl) = (RedisServer::with(options), written(lease));
+            let pair = RedisPair::on(&redis, [leader.unwrap_or(&ttl), &ttl]);
+            let led = pair.sandbox.history().latest();
+            strike(&redis);
+            // Longer than the candidate would wait for a record that nobody renews.
+            throughout_in_time(lease * 7 / 5, "it goes on leading", || {
+                pair.sandbox.history().starts.len() == 1 && processes::is_alive(led.pid)
+            });
+            pair.ends();
+        });
+    }
 }
 
 #[test]
 fn a_server_that_comes_back_with_its_data_demotes_nobody() {
-    for ttls in [LONG_AND_SHORT, ["5s", "5s"]] {
-        let redis = RedisServer::with(&RedisOptions::new().durable());
-        let pair = RedisPair::on(&redis, ttls);
-        redis.restart();
-        goes_on_leading(pair);
-    }
+    demotes_nobody("redis: a restart with the data", &RedisOptions::new().durable(), RedisServer::restart);
 }
 
 #[test]
@@ -83,9 +91,7 @@ fn a_server_that_forgot_everything_is_not_trusted() {
     let pair = RedisPair::on(&redis, LONG_AND_SHORT);
     redis.restart();
     is_lost_and_not_followed_shortly(pair, "the record is gone");
-    let pair = RedisPair::on(&redis, EQUAL);
-    redis.restart();
-    is_lost_and_followed(pair, "the record is gone");
+    is_lost_and_followed(&redis, "the record is gone", |redis, _| redis.restart());
 }
 
 /// The record in a snapshot that is older than the leader.
@@ -128,25 +134,33 @@ fn restart_with(
 #[test]
 fn a_server_that_comes_back_with_an_old_snapshot_is_not_trusted() {
     for snapshot in [RdbSnapshot::NamesAnExLeader, RdbSnapshot::NamesNobody] {
-        for ttls in [LONG_AND_SHORT, EQUAL] {
-            let redis = RedisServer::start();
-            let (pair, ex_leader) = restart_with(snapshot, &redis, ttls);
-            let starts = || pair.sandbox.history().starts.len();
-            until("the leader knows", || pair.leader.log().contains("leadership lost") || starts() > 2);
-            assert!(pair.leader.log().contains("leadership lost"), "another one was quicker: {snapshot:?}, {ttls:?}");
-            if ttls == EQUAL {
-                pair.sandbox.starts(3);
-            } else {
-                throughout(SHORTLY, "nobody starts on a wait of its own ttl", || starts() == 2);
-            }
-            assert!(pair.sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
-            ex_leader.terminate();
-            let RedisPair { sandbox, leader, next } = pair;
-            next.terminate();
-            leader.terminate();
-            assert!(sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
+        for are_equal in [false, true] {
+            retry_if_machine_slow(&format!("redis: {snapshot:?}, equal ttls {are_equal}"), LEASE, |lease| {
+                let ttl = written(lease);
+                comes_back_with(snapshot, if are_equal { [&ttl, &ttl] } else { LONG_AND_SHORT }, are_equal);
+            });
         }
     }
+}
+
+fn comes_back_with(snapshot: RdbSnapshot, ttls: [&str; 2], are_equal: bool) {
+    let redis = RedisServer::start();
+    let (pair, ex_leader) = restart_with(snapshot, &redis, ttls);
+    let starts = || pair.sandbox.history().starts.len();
+    until("the leader knows", || pair.leader.log().contains("leadership lost") || starts() > 2);
+    let knows = pair.leader.log().contains("leadership lost");
+    assert_in_time(knows, || format!("another one was quicker: {snapshot:?}, {ttls:?}"));
+    if are_equal {
+        pair.sandbox.starts(3);
+    } else {
+        throughout(SHORTLY, "nobody starts on a wait of its own ttl", || starts() == 2);
+    }
+    assert!(pair.sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
+    ex_leader.terminate();
+    let RedisPair { sandbox, leader, next } = pair;
+    next.terminate();
+    leader.terminate();
+    assert!(sandbox.history().overlaps.is_empty(), "{snapshot:?}, {ttls:?}");
 }
 
 type Deletion = fn(&RedisServer, &Sandbox);
@@ -163,9 +177,7 @@ fn a_record_that_is_deleted_is_not_replaced_before_its_leader_knows() {
         delete(&redis, &pair.sandbox);
         println!("figures: redis: {name} under a leader with ttl 60s and a candidate with ttl 5s");
         is_lost_and_not_followed_shortly(pair, "the record is gone");
-        let pair = RedisPair::on(&redis, EQUAL);
-        delete(&redis, &pair.sandbox);
-        is_lost_and_followed(pair, "the record is gone");
+        is_lost_and_followed(&redis, "the record is gone", delete);
     }
 }
 
@@ -179,7 +191,7 @@ fn a_key_that_holds_something_else_is_nobodys_and_said_so() {
         until("the command is dead", || pair.leader.tree().is_empty());
         pair.next.wait_for_log("holds something that is not elect's");
         throughout(SHORTLY, "nobody starts", || pair.sandbox.history().starts.len() == 1);
-        let late = elect(&pair.sandbox, &redis, "3s").switch("-n").run();
+        let late = asks_once(&pair.sandbox, redis.url_for(&pair.sandbox)).command(["true"]).run();
         assert_eq!(late.status.code(), Some(75), "{late:?}");
         if ttls == EQUAL {
             redis.cli(&["del", &key(&pair.sandbox)]);
@@ -200,7 +212,8 @@ fn a_lock_key_of_another_program_is_shown_with_its_holder_and_never_written_to()
     waiter.wait_for_log("not elect's, but a lock key");
     let said = "web-7 holds it for another ";
     assert!(waiter.log().contains(said), "{}", waiter.log());
-    assert_eq!(elect(&sandbox, &redis, "3s").switch("-n").run().status.code(), Some(75));
+    let once = asks_once(&sandbox, redis.url_for(&sandbox)).command(["true"]).run();
+    assert_eq!(once.status.code(), Some(75), "{once:?}");
     let seen = ElectCmd::new(&sandbox).store(redis.url_for(&sandbox)).status(&["cron"]).run();
     assert!(seen.stdout.contains("web-7 holds it"), "{seen:?}");
     assert_eq!(redis.calls("get"), 0, "a large value would be copied");
@@ -235,15 +248,12 @@ fn a_text_of_another_program_that_may_be_secret_is_not_shown() {
 
 #[test]
 fn scripts_that_are_forgotten_and_connections_that_are_killed_are_replaced() {
-    let redis = RedisServer::start();
-    for ttls in [LONG_AND_SHORT, ["5s", "5s"]] {
-        let pair = RedisPair::on(&redis, ttls);
+    demotes_nobody("redis: scripts and connections gone", &RedisOptions::new(), |redis| {
         redis.cli(&["script", "flush"]);
         for kind in ["normal", "pubsub"] {
             redis.cli(&["client", "kill", "type", kind]);
         }
-        goes_on_leading(pair);
-    }
+    });
 }
 
 #[test]

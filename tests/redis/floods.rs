@@ -12,7 +12,7 @@ use crate::harness::resource_usage;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{now, since, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
-use crate::leases::{candidate, candidate_for};
+use crate::leases::{asks_once, candidate, candidate_for};
 use crate::redis::fake_redis::{FakeRedis, FakeReply, as_redis};
 use crate::redis::server::{RedisOptions, RedisServer};
 
@@ -86,9 +86,9 @@ fn a_flood_of_announcements_costs_no_memory_and_no_lease() {
         until("much is published", || publisher.published() > 500_000.min(20_000_000 / word.len() as u64));
         let renewed = renewals();
         until("the leader renews in the middle of it", || renewals() > renewed + 1);
-        let (published, took) = (publisher.published(), since(begun));
+        let published = publisher.published();
         drop(publisher);
-        let asked = redis.calls("evalsha") - before;
+        let (asked, took) = (redis.calls("evalsha") - before, since(begun));
         println!("figures: redis: {published} announcements in {took:?}: {asked} questions by four");
         // One hint in ten milliseconds for each of three, two commands for a look, and what is asked anyway.
         let most = 3 * 2 * (u64::try_from(took.as_millis()).expect("a short time") / 10 + 10);
@@ -220,7 +220,7 @@ fn what_a_server_says_steers_no_terminal() {
         let sandbox = Sandbox::new();
         let url = format!("redis://{}", server.address());
         let status = ElectCmd::new(&sandbox).store(url.clone()).status(&["cron"]).run();
-        let once = candidate(&sandbox, url).switch("-n").command(["true"]).run();
+        let once = asks_once(&sandbox, url).command(["true"]).run();
         for ended in [status, once] {
             let said = format!("{}{}", ended.stdout, ended.stderr);
             assert!(said.contains("gone"), "{moment}: {said:?}");

@@ -1,5 +1,6 @@
 //! Limits of the process, as every store on a network has to stand them.
 
+use super::led_before;
 use super::server::RedisServer;
 use crate::harness::server::StoreServer;
 use crate::harness::{Sandbox, Witness, until};
@@ -14,7 +15,9 @@ fn a_killed_client_is_followed_by_another_while_no_thread_can_be_made() {
     let redis = RedisServer::start();
     let sandbox = Sandbox::new();
     let mut user = LimitedUser::new(&sandbox);
-    let elect = candidate_for(&sandbox, at_localhost(&redis.url_for(&sandbox)), "6s").witness(&Witness::new());
+    led_before(&sandbox, &redis);
+    let elect = candidate_for(&sandbox, at_localhost(&redis.url_for(&sandbox)), "60s").flag("--renew", "1200ms");
+    let elect = elect.witness(&Witness::new());
     let mut leader = user.runs(elect, 20).start();
     sandbox.starts(1);
     let renewals = redis.renewals();

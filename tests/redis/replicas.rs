@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::led_before;
 use crate::harness::server::StoreServer;
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, millis};
-use crate::leases::{LEASE, a_few_at_once, candidate};
+use crate::leases::{LEASE, a_few_at_once, asks_once, candidate_for, written};
 use crate::redis::sentinel::Sentinel;
 use crate::redis::server::{RedisOptions, RedisServer};
 
+/// Of a primary, after which a replica is promoted.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Longer than it takes to promote a replica, and for a lease to run out after that.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
 
@@ -18,25 +21,37 @@ const LONG_ENOUGH: Duration = Duration::from_secs(12);
 struct ReplicaScenario {
     sandbox: Sandbox,
     sentinel: Sentinel,
+    ttl: String,
 }
 
 impl ReplicaScenario {
     fn set() -> ReplicaScenario {
-        let (sandbox, sentinel) = (Sandbox::new(), Sentinel::start());
+        ReplicaScenario::of(LEASE)
+    }
+
+    fn of(lease: Duration) -> ReplicaScenario {
+        let scenario = ReplicaScenario::patient(lease);
+        scenario.sentinel.promotes_after(SILENCE);
+        scenario
+    }
+
+    /// No replica is promoted as long as the primary is there.
+    fn patient(lease: Duration) -> ReplicaScenario {
+        let (sandbox, sentinel) = (Sandbox::new(), Sentinel::start_patient());
         led_before(&sandbox, &sentinel.primary);
-        ReplicaScenario { sandbox, sentinel }
+        ReplicaScenario { sandbox, sentinel, ttl: written(lease) }
     }
 
     /// With the Sentinel's word for it.
     fn follower(&self, options: &str) -> ElectCmd {
-        candidate(&self.sandbox, self.sandbox.below(&format!("{}{options}", self.sentinel.url())))
-            .witness(&Witness::new())
+        let store = self.sandbox.below(&format!("{}{options}", self.sentinel.url()));
+        candidate_for(&self.sandbox, store, &self.ttl).witness(&Witness::new())
     }
 
     /// Always at the first primary.
     fn loyal(&self, options: &str) -> ElectCmd {
         let url = format!("{}{options}", self.sentinel.primary.url());
-        candidate(&self.sandbox, self.sandbox.below(&url)).witness(&Witness::new())
+        candidate_for(&self.sandbox, self.sandbox.below(&url), &self.ttl).witness(&Witness::new())
     }
 
     #[track_caller]
@@ -55,8 +70,8 @@ enum ExtraFault {
 
 /// The classic split: the primary is cut off from its replicas and from the Sentinel, but not from its leader, nor from one who
 /// comes to that side later.
-fn is_split(besides: ExtraFault) {
-    let scenario = ReplicaScenario::set();
+fn is_split(besides: ExtraFault, lease: Duration) {
+    let scenario = ReplicaScenario::of(lease);
     let leader = scenario.loyal("").start();
     scenario.sandbox.starts(1);
     let next = scenario.follower("").start();
@@ -82,11 +97,11 @@ fn is_split(besides: ExtraFault) {
     if besides != ExtraFault::ConnectionsBreak {
         leader.wait_for_log("replicas have confirmed");
     }
-    assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease");
+    assert_in_time(ended.saturating_sub(cut) < lease, || "dead within its lease".to_owned());
     scenario.sentinel.promoted();
     // The new primary has two replicas to wait for, and one of them is the old primary: nobody leads until it is back. Nor
     // does anybody on the other side.
-    throughout(LONG_ENOUGH, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
+    throughout(LONG_ENOUGH.max(lease * 4), "nobody leads", || scenario.sandbox.history().starts.len() == 1);
     late.wait_for_log("of 2 replicas are attached");
     scenario.sentinel.heal();
     if besides == ExtraFault::AReplicaStandsStill {
@@ -108,19 +123,25 @@ fn is_split(besides: ExtraFault) {
     scenario.is_safe();
 }
 
+fn splits(besides: ExtraFault) {
+    retry_if_machine_slow(&format!("redis: a split, {besides:?} besides"), LEASE, |lease| {
+        a_few_at_once(few(), || is_split(besides, lease));
+    });
+}
+
 #[test]
 fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
-    a_few_at_once(few(), || is_split(ExtraFault::Nothing));
+    splits(ExtraFault::Nothing);
 }
 
 #[test]
 fn a_split_with_a_replica_that_stands_still_lets_nobody_lead() {
-    a_few_at_once(few(), || is_split(ExtraFault::AReplicaStandsStill));
+    splits(ExtraFault::AReplicaStandsStill);
 }
 
 #[test]
 fn a_split_with_connections_that_break_lets_nobody_lead() {
-    a_few_at_once(few(), || is_split(ExtraFault::ConnectionsBreak));
+    splits(ExtraFault::ConnectionsBreak);
 }
 
 #[test]
@@ -158,7 +179,7 @@ fn terms_rise_through_every_failover() {
 
 #[test]
 fn a_replica_that_stands_still_leaves_nobody_credited() {
-    let scenario = ReplicaScenario::set();
+    let scenario = ReplicaScenario::patient(LEASE);
     let leader = scenario.follower("").start();
     scenario.sandbox.starts(1);
     scenario.sentinel.replicas[0].stop();
@@ -174,7 +195,7 @@ fn a_replica_that_stands_still_leaves_nobody_credited() {
 
 #[test]
 fn a_replica_that_is_gone_for_good_is_done_without_if_that_is_said() {
-    let scenario = ReplicaScenario::set();
+    let scenario = ReplicaScenario::patient(LEASE);
     scenario.sentinel.replicas[0].kill();
     let all = scenario.loyal("").start();
     all.wait_for_log("of 2 replicas are attached");
@@ -187,7 +208,11 @@ fn a_replica_that_is_gone_for_good_is_done_without_if_that_is_said() {
 
 #[test]
 fn a_connection_that_breaks_between_write_and_confirmation_confirms_nothing() {
-    let scenario = ReplicaScenario::set();
+    retry_if_machine_slow("redis: connections break between write and confirmation", LEASE, connections_that_break);
+}
+
+fn connections_that_break(lease: Duration) {
+    let scenario = ReplicaScenario::patient(lease);
     let leader = scenario.loyal("").start();
     scenario.sandbox.starts(1);
     // Its connections are killed as well, and it would take the primary for dead.
@@ -199,7 +224,7 @@ fn a_connection_that_breaks_between_write_and_confirmation_confirms_nothing() {
         let _ = scenario.sentinel.primary.try_cli(&["client", "kill", "type", "normal"]);
         leader.log().contains("the lease runs out")
     });
-    assert!(since(struck) < LEASE, "{:?}", since(struck));
+    assert_in_time(since(struck) < lease, || format!("{:?}", since(struck)));
     scenario.sentinel.replicas.iter().for_each(RedisServer::cont);
     scenario.sandbox.starts(2);
     leader.terminate();
@@ -209,11 +234,12 @@ fn a_connection_that_breaks_between_write_and_confirmation_confirms_nothing() {
 #[test]
 fn without_replicas_that_confirm_two_may_lead_as_the_manual_warns() {
     // The control: this harness finds two at once where there are two.
-    let scenario = ReplicaScenario::set();
+    let scenario = ReplicaScenario::patient(LEASE);
     let leader = scenario.loyal("?replicas=0&replicas-was=2").start();
     scenario.sandbox.starts(1);
     let next = scenario.follower("?replicas=0&replicas-was=2").start();
     next.wait_until_waiting();
+    scenario.sentinel.promotes_after(SILENCE);
     scenario.sentinel.cut_off();
     scenario.sentinel.promoted();
     let history = scenario.sandbox.starts(2);
@@ -227,20 +253,20 @@ fn whoever_names_a_replica_is_told_so() {
     let primary = RedisServer::start();
     let replica = RedisServer::with(&RedisOptions::new().flag("replicaof", &["127.0.0.1", &primary.port.to_string()]));
     let sandbox = Sandbox::new();
-    let ended = candidate(&sandbox, replica.url_for(&sandbox)).switch("-n").command(["true"]).run();
+    let ended = asks_once(&sandbox, replica.url_for(&sandbox)).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
     ended.stderr_contains(&["is a replica"]);
 }
 
 #[test]
 fn a_sentinel_that_knows_no_such_primary_says_so() {
-    let scenario = ReplicaScenario::set();
+    let scenario = ReplicaScenario::patient(LEASE);
     let nobody = scenario.sentinel.url().replace("/main", "/other");
-    let ended = candidate(&scenario.sandbox, nobody).switch("-n").command(["true"]).run();
+    let ended = asks_once(&scenario.sandbox, nobody).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
     ended.stderr_contains(&["knows no primary named \"other\""]);
     let direct = scenario.sentinel.url().replace("redis+sentinel", "redis").replace("/main", "");
-    let ended = candidate(&scenario.sandbox, direct).switch("-n").command(["true"]).run();
+    let ended = asks_once(&scenario.sandbox, direct).command(["true"]).run();
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
     ended.stderr_contains(&["redis+sentinel://"]);
 }

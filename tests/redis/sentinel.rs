@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -31,9 +32,17 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// All of it is up, and the Sentinel knows of all.
+    /// All of it is up, and the Sentinel knows of all. It promotes a replica when the primary has been silent for a second.
     #[track_caller]
     pub fn start() -> Sentinel {
+        let sentinel = Sentinel::start_patient();
+        sentinel.promotes_after(Duration::from_secs(1));
+        sentinel
+    }
+
+    /// It promotes none as long as a primary is only slow, as on a busy machine.
+    #[track_caller]
+    pub fn start_patient() -> Sentinel {
         let primary = RedisServer::with(&RedisOptions::new());
         let to_replicas = Proxy::to(&primary.address());
         let to_others = Proxy::to(&primary.address());
@@ -50,7 +59,7 @@ impl Sentinel {
         let port = free_port();
         let configuration = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n",
+             sentinel down-after-milliseconds main 30000\nsentinel failover-timeout main 3000\n",
             directory.path().display(),
             port_of(to_others.address())
         );
@@ -69,6 +78,14 @@ impl Sentinel {
     /// For `--store`.
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/main", self.port)
+    }
+
+    /// A primary that is silent for so long is taken for dead.
+    #[track_caller]
+    pub fn promotes_after(&self, silence: Duration) {
+        let silence = silence.as_millis().to_string();
+        let said = self.cli(&["sentinel", "set", "main", "down-after-milliseconds", &silence]);
+        assert_eq!(said.trim(), "OK");
     }
 
     /// It promotes nobody any more.
