@@ -17,7 +17,7 @@ fn a_log_beyond_the_limit_ends_nothing_and_the_command_has_the_signal_as_it_was(
     let sandbox = Sandbox::new();
     let found = sandbox.path().join("found");
     let script = format!(
-        "exec 2> /dev/null; head -c 1000 /dev/zero > {0}.big; echo $? > {0}; trap 'exit 7' TERM; while :; do sleep 1000 & wait; done",
+        "trap 'exit 7' TERM; exec 2> /dev/null; head -c 1000 /dev/zero > {0}.big; echo $? > {0}; while :; do sleep 1000 & wait; done",
         found.display()
     );
     let elect = candidate_for(&sandbox, server.url_for(&sandbox), "3s").switch("-vv").shell(&script);
