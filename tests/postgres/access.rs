@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -11,7 +12,7 @@ use crate::harness::certificates::Certificates;
 use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::wait::{now, since, until};
 use crate::harness::{ElectCmd, Ended, Sandbox, Witness};
-use crate::leases::{LEASE, candidate};
+use crate::leases::{candidate, candidate_for};
 
 /// One user for each method of login.
 const RULES: &str =
@@ -52,9 +53,12 @@ fn each_way_in_leads_and_hands_over() {
     let (client, ca) = (certificates.client(), certificates.ca());
     let place = |name: &str| format!("{}/postgres?schema={name}", postgres.address());
     let encoded = PASSWORD.replace(' ', "%20");
-    let hands_over = |name: &str, with: &(dyn Fn(&Sandbox, String) -> ElectCmd + Sync)| {
+    let hands_over = |name: &str, with: &(dyn Fn(&Sandbox, String, &str) -> ElectCmd + Sync)| {
         let sandbox = Sandbox::new();
-        let elect = || with(&sandbox, place(name)).witness(&Witness::new());
+        // The first record is waited for, not with the ttl of a minute.
+        let first = with(&sandbox, place(name), "2200ms").command(["true"]).run();
+        assert_eq!(first.status.code(), Some(0), "{first:?}");
+        let elect = || with(&sandbox, place(name), "60s").witness(&Witness::new());
         let mut leader = elect().start();
         sandbox.starts(1);
         let next = elect().start();
@@ -63,7 +67,11 @@ fn each_way_in_leads_and_hands_over() {
         leader.signal(Signal::SIGKILL);
         leader.wait();
         sandbox.starts(2);
-        assert!(since(killed) < LEASE / 2, "{name}: by its keeper, not by the lease: {:?}", since(killed));
+        assert!(
+            since(killed) < Duration::from_secs(30),
+            "{name}: by its keeper, not by the lease: {:?}",
+            since(killed)
+        );
         next.terminate();
         sandbox.history().is_safe();
     };
@@ -71,32 +79,34 @@ fn each_way_in_leads_and_hands_over() {
     let (client, ca, encoded) = (&client, &ca, &encoded);
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            hands_over("flags", &|sandbox, place| {
-                let elect = candidate(sandbox, format!("postgres://certified@{place}")).flag("--tls-ca", ca);
+            hands_over("flags", &|sandbox, place, ttl| {
+                let elect = candidate_for(sandbox, format!("postgres://certified@{place}"), ttl).flag("--tls-ca", ca);
                 elect.flag("--tls-cert", &client.certificate).flag("--tls-key", &client.key)
             });
         });
         scope.spawn(move || {
-            hands_over("options", &|sandbox, place| {
+            hands_over("options", &|sandbox, place, ttl| {
                 let files = format!("sslrootcert={ca}&sslcert={}&sslkey={}", client.certificate, client.key);
-                candidate(sandbox, format!("postgres://certified@{place}&sslmode=verify-full&{files}"))
+                candidate_for(sandbox, format!("postgres://certified@{place}&sslmode=verify-full&{files}"), ttl)
             });
         });
         scope.spawn(move || {
-            hands_over("bound", &|sandbox, place| {
-                let elect = candidate(sandbox, format!("postgres://modern@{place}&channel_binding=require"));
+            hands_over("bound", &|sandbox, place, ttl| {
+                let elect = candidate_for(sandbox, format!("postgres://modern@{place}&channel_binding=require"), ttl);
                 elect.flag("--tls-ca", ca).variable("ELECT_PASSWORD", PASSWORD)
             });
         });
     });
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            hands_over("md5", &|sandbox, place| candidate(sandbox, format!("postgres://old:{encoded}@{place}")));
+            hands_over("md5", &|sandbox, place, ttl| {
+                candidate_for(sandbox, format!("postgres://old:{encoded}@{place}"), ttl)
+            });
         });
         scope.spawn(move || {
-            hands_over("file", &|sandbox, place| {
+            hands_over("file", &|sandbox, place, ttl| {
                 let file = passfile(sandbox, 0o600);
-                candidate(sandbox, format!("postgresql://modern@{place}")).variable("PGPASSFILE", &file)
+                candidate_for(sandbox, format!("postgresql://modern@{place}"), ttl).variable("PGPASSFILE", &file)
             });
         });
     });

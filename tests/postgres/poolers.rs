@@ -13,8 +13,8 @@ use crate::harness::ports::free_port;
 use crate::harness::server::StoreServer;
 use crate::harness::server_process::ServerProcess;
 use crate::harness::wait::{now, since, throughout};
-use crate::harness::{ElectCmd, Sandbox, Witness, until};
-use crate::leases::{LEASE, candidate};
+use crate::harness::{Sandbox, Witness, until};
+use crate::leases::{LEASE, candidate_for, led_before, patient};
 
 /// A pooler in front of one server.
 struct Pooler {
@@ -71,8 +71,8 @@ impl Drop for Pooler {
 
 const SILENT: &str = "delivers no notifications";
 /// Its fifth is the renewal interval, after which a candidate asks without a hint.
-const LONG_LEASE: &str = "20s";
-const LONG_INTERVAL: Duration = Duration::from_secs(4);
+const LONG_LEASE: &str = "100s";
+const LONG_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Four candidates share two connections.
 #[test]
@@ -80,7 +80,8 @@ fn a_pooler_that_shares_connections_holds_elections_and_is_reported() {
     let postgres = PostgresServer::start();
     let pooler = Pooler::start("transaction", &postgres, 2);
     let sandbox = Sandbox::new();
-    let start = || candidate(&sandbox, pooler.url()).witness(&Witness::new()).start();
+    led_before(&sandbox, pooler.url());
+    let start = || patient(&sandbox, pooler.url()).witness(&Witness::new()).start();
     let mut leader = start();
     sandbox.starts(1);
     let others: Vec<_> = (0..3).map(|_| start()).collect();
@@ -105,10 +106,8 @@ fn a_pooler_that_lends_connections_delivers_hints() {
     let postgres = PostgresServer::start();
     let pooler = Pooler::start("session", &postgres, 4);
     let sandbox = Sandbox::new();
-    let start = || {
-        let elect = ElectCmd::new(&sandbox).store(pooler.url()).flag("--ttl", LONG_LEASE);
-        elect.witness(&Witness::new()).start()
-    };
+    led_before(&sandbox, pooler.url());
+    let start = || candidate_for(&sandbox, pooler.url(), LONG_LEASE).witness(&Witness::new()).start();
     let leader = start();
     sandbox.starts(1);
     let next = start();
@@ -127,7 +126,8 @@ fn a_pooler_that_is_restarted_costs_no_leader_its_lease() {
     let postgres = PostgresServer::start();
     let pooler = Pooler::start("transaction", &postgres, 2);
     let sandbox = Sandbox::new();
-    let elect = ElectCmd::new(&sandbox).store(pooler.url()).flag("--ttl", "6s");
+    led_before(&sandbox, pooler.url());
+    let elect = candidate_for(&sandbox, pooler.url(), "60s").flag("--renew", "1200ms");
     let leader = elect.witness(&Witness::new()).start();
     sandbox.starts(1);
     pooler.process.end(Signal::SIGKILL);
