@@ -72,7 +72,10 @@ impl<'a> Scene<'a> {
 /// A fault that a lease outlasts: the leader goes on.
 fn outlasts(kind: &str, strike: impl FnOnce(&Scene<'_>)) {
     let server = ApiServer::start();
-    let scene = Scene::new(&server);
+    // However much a busy machine adds to it.
+    let scene = Scene::with(&server, "60s", |elect, sandbox| {
+        elect.flag("--renew", "1s").flag("--request-timeout", "1s").store(server.url_for(sandbox))
+    });
     strike(&scene);
     until("every fault has struck", || server.faults_left() == 0);
     scene.goes_on(2);

@@ -25,7 +25,8 @@ fn label(server: &ApiServer, namespace: &str, pod: &str) -> Option<String> {
 fn candidate(server: &ApiServer, sandbox: &Sandbox, pod: &str) -> ElectCmd {
     ElectCmd::new(sandbox)
         .store(server.url_for(sandbox))
-        .flag("--ttl", ApiServer::TTL)
+        .flag("--ttl", "60s")
+        .flag("--renew", "1s")
         .flag("--name", pod)
         .flag("--pod-label", KEY)
         .variable("POD_NAME", pod)
