@@ -14,7 +14,7 @@ use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::wait::{now, since, throughout};
 use crate::harness::{CandidateProcess, ElectCmd, Ended, Sandbox, Witness};
-use crate::leases::{LEASE, candidate, candidate_for, through};
+use crate::leases::{candidate, candidate_for, patient, through};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SET, SingleNodeReplicaSet};
 use crate::pass_credentials::{EVERY_SOURCE, StoreWithUsers};
 
@@ -55,7 +55,7 @@ fn a_killed_campaigner_is_followed_at_once(sandbox: &Sandbox, mut leader: Candid
     leader.signal(Signal::SIGKILL);
     leader.wait();
     sandbox.starts(2);
-    assert!(since(killed) < LEASE / 2, "by its keeper, not by the lease: {:?}", since(killed));
+    assert!(since(killed) < Duration::from_secs(30), "by its keeper, not by the lease: {:?}", since(killed));
     next.terminate();
     sandbox.history().is_safe();
 }
@@ -65,7 +65,7 @@ fn leads_hands_over_and_is_seen(server: &impl StoreServer) {
     let password = sandbox.path().join("password");
     fs::write(&password, format!("{PASSWORD}\n")).expect("a file");
     let by_variable = |elect: ElectCmd| elect.flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
-    let start = |elect: ElectCmd| elect.flag("--ttl", "3s").witness(&Witness::new()).start();
+    let start = |elect: ElectCmd| elect.flag("--ttl", "60s").witness(&Witness::new()).start();
     let new = || ElectCmd::new(&sandbox).store(server.url());
     let leader = start(by_variable(new()));
     sandbox.starts(1);
@@ -92,8 +92,9 @@ fn a_user_without_the_rights_to_the_changes_hands_over_by_asking_and_is_told_so_
     mongod.admin(doc! { "updateRole": "elect", "privileges": old });
     let sandbox = Sandbox::new();
     let start = || {
-        let elect = candidate(&sandbox, mongod.url()).flag("--username", "elect").variable("ELECT_PASSWORD", PASSWORD);
-        elect.witness(&Witness::new()).start()
+        // It asks once in a renewal interval.
+        let elect = candidate_for(&sandbox, mongod.url(), "20s").flag("--username", "elect");
+        elect.variable("ELECT_PASSWORD", PASSWORD).witness(&Witness::new()).start()
     };
     let leader = start();
     sandbox.starts(1);
@@ -105,7 +106,7 @@ fn a_user_without_the_rights_to_the_changes_hands_over_by_asking_and_is_told_so_
     let stopped = now();
     leader.terminate();
     sandbox.starts(2);
-    assert!(since(stopped) < LEASE, "by asking, not by the lease: {:?}", since(stopped));
+    assert!(since(stopped) < Duration::from_secs(20), "by asking, not by the lease: {:?}", since(stopped));
     assert_eq!(next.log().matches("without hints").count(), 1, "{}", next.log());
     next.terminate();
     sandbox.history().is_safe();
@@ -204,7 +205,7 @@ fn certificates_of_both_sides_are_shown_and_checked() {
     let sandbox = Sandbox::new();
     let (client, other) = (certificates.client(), certificates.other_client());
     let elect = |ca: &str, identity: Option<&CertificateFiles>| {
-        with(candidate(&sandbox, mongod.url()).witness(&Witness::new()), ca, identity)
+        with(patient(&sandbox, mongod.url()).witness(&Witness::new()), ca, identity)
     };
     let leader = elect(&certificates.ca(), Some(&client)).start();
     sandbox.starts(1);
@@ -214,7 +215,8 @@ fn certificates_of_both_sides_are_shown_and_checked() {
     is_refused(&elect(&certificates.other_ca(), Some(&client)).run(), &["certificate"]);
     // It ends such a connection without a word, as a server does that is about to end: that may pass.
     for identity in [None, Some(&other)] {
-        let ended = elect(&certificates.ca(), identity).switch("-n").run();
+        let once = candidate_for(&sandbox, mongod.url(), "20s").switch("-n").command(["true"]);
+        let ended = with(once, &certificates.ca(), identity).run();
         assert_eq!(ended.status.code(), Some(69), "{ended:?}");
         ended.stderr_contains(&["certificate"]);
     }
@@ -237,7 +239,7 @@ fn a_certificate_is_a_user_where_that_is_asked_for() {
     let sandbox = Sandbox::new();
     let client = certificates.client();
     let store = format!("mongodb://{}/elect?tls=true&authMechanism=MONGODB-X509", mongod.address());
-    let elect = || with(candidate(&sandbox, store.clone()).witness(&Witness::new()), &certificates.ca(), Some(&client));
+    let elect = || with(patient(&sandbox, store.clone()).witness(&Witness::new()), &certificates.ca(), Some(&client));
     let leader = elect().start();
     sandbox.starts(1);
     let next = elect().start();

@@ -8,8 +8,8 @@ use ::mongodb::bson::doc;
 use crate::harness::certificates::Certificates;
 use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::slow_link::SlowLink;
-use crate::harness::{ElectCmd, Sandbox, Witness};
-use crate::leases::candidate;
+use crate::harness::{ElectCmd, Sandbox, Witness, run_until_answered};
+use crate::leases::{asks_once, candidate, candidate_for};
 use crate::mongodb::server::{Mongod, MongodOptions};
 
 /// T6
@@ -23,7 +23,7 @@ fn a_round_trip_of_200_ms_is_no_reason_to_fail_with_the_default_timings() {
         let store = format!("{}?authSource=admin", sandbox.below(&format!("mongodb://{}", link.address())));
         ElectCmd::new(&sandbox).store(store).flag("--username", "root").variable("ELECT_PASSWORD", PASSWORD)
     };
-    let once = elect().switch("-n").command(["true"]).run();
+    let once = run_until_answered(|| elect().switch("-n").command(["true"]));
     assert_eq!(once.status.code(), Some(0), "{once:?}");
     let leader = elect().witness(&Witness::new()).start();
     sandbox.starts(1);
@@ -40,8 +40,8 @@ fn a_user_of_admin_who_is_looked_for_elsewhere_is_told_where() {
     let sandbox = Sandbox::new();
     let run = |options: &str, password: &str| {
         let store = format!("mongodb://{}/elect{options}", mongod.address());
-        let elect = candidate(&sandbox, store).flag("--username", "root").variable("ELECT_PASSWORD", password);
-        elect.switch("-n").command(["true"]).run()
+        let elect = asks_once(&sandbox, store).flag("--username", "root").variable("ELECT_PASSWORD", password);
+        elect.command(["true"]).run()
     };
     let ended = run("", PASSWORD);
     assert_eq!(ended.status.code(), Some(77), "{ended:?}");
@@ -60,7 +60,7 @@ fn a_server_without_a_feature_that_elections_need_is_refused_by_its_name() {
     for code in [9, 14, 20, 59, 72, 115, 168, 238, 322, 40_324] {
         let data = doc! { "failCommands": ["aggregate"], "errorCode": code };
         mongod.admin(doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data });
-        let ended = candidate(&sandbox, mongod.url()).switch("-n").command(["true"]).run();
+        let ended = asks_once(&sandbox, mongod.url()).command(["true"]).run();
         assert_eq!(ended.status.code(), Some(77), "{code}: {ended:?}");
         ended.stderr_contains(&["lacks a feature", &code.to_string()]);
     }
@@ -78,7 +78,7 @@ fn faults_of_tls_are_told_in_words_with_a_way_out() {
     let plain = Mongod::start();
     let store = |mongod: &Mongod, options: &str| {
         let store = format!("mongodb://{}/{options}", mongod.address());
-        candidate(&sandbox, store).switch("-n").command(["true"])
+        candidate_for(&sandbox, store, "20s").switch("-n").command(["true"])
     };
     let (client, other) = (certificates.client(), certificates.other_client());
     for (elect, status, said) in [

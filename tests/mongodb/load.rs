@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::elect;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::StoreServer;
-use crate::harness::wait::{now, since, until};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
+use crate::harness::wait::{eventually, now, since, until};
 use crate::harness::{CandidateProcess, Sandbox, is_long, millis};
-use crate::leases::{candidate_for, real};
+use crate::leases::{candidate_for, real, written};
 use crate::mongodb::server::{Mongod, SingleNodeReplicaSet};
 
 fn cpu(candidate: &CandidateProcess) -> Duration {
@@ -39,7 +40,7 @@ fn is_quick(server: &impl StoreServer, mongod: &Mongod, name: &str) {
         handovers.push(started.at.saturating_sub(end.join().expect("the watch on the old tree")));
         asked += mongod.commands("findAndModify") - calls;
         let leads = |waiter: &CandidateProcess| waiter.tree().iter().any(|process| process.pid == started.pid);
-        leader = waiters.swap_remove(waiters.iter().position(leads).expect("one of them leads"));
+        leader = waiters.swap_remove(eventually("one of them leads", || waiters.iter().position(leads)));
     }
     handovers.sort();
     println!(
@@ -66,11 +67,12 @@ fn a_hand_over_among_many_on_a_server_alone_is_quick() {
 }
 
 /// The cost of a renewal to the server, the looks of its waiters included, in microseconds of CPU.
-fn cost_of_a_renewal(set: &SingleNodeReplicaSet, count: usize) -> f64 {
+fn cost_of_a_renewal(set: &SingleNodeReplicaSet, count: usize, lease: Duration) -> f64 {
     let sandbox = Sandbox::new();
     let start = |number: usize| {
         let boundary: &'static str = format!("boundary-{number}").leak();
-        candidate_for(&sandbox, set.url_for(&sandbox), "10s").boundary(boundary).command(["sleep", "600"]).start()
+        let elect = candidate_for(&sandbox, set.url_for(&sandbox), &written(lease));
+        elect.boundary(boundary).command(["sleep", "600"]).start()
     };
     let leaders: Vec<CandidateProcess> = (0..count).map(start).collect();
     for leader in &leaders {
@@ -81,16 +83,17 @@ fn cost_of_a_renewal(set: &SingleNodeReplicaSet, count: usize) -> f64 {
     let used = || -> Duration { leaders.iter().chain(&waiters).map(cpu).sum() };
     let (began, before, renewals) = (now(), set.operations(), set.commands("findAndModify"));
     let (cpu_before, server) = (used(), set.usage());
-    let window = Duration::from_secs(if is_long() { 20 } else { 6 });
+    let window = (lease * 3 / 5).max(Duration::from_secs(if is_long() { 20 } else { 6 }));
     until("they have been watched for a while", || since(began) >= window);
     let seconds = since(began).as_secs_f64();
     let renewed = real(set.commands("findAndModify") - renewals);
     let server_used = set.usage().cpu.saturating_sub(server.cpu).as_secs_f64();
     let cost = server_used / renewed * 1e6;
     println!(
-        "figures: mongodb: {count} boundaries with a leader and a waiter each, ttl 10 s: {:.0} operations and {:.0} renewals a \
+        "figures: mongodb: {count} boundaries with a leader and a waiter each, ttl {}: {:.0} operations and {:.0} renewals a \
          second at the server, its CPU {:.1} % of a core, {cost:.0} us a renewal, and {:.0} MB, {} connections; each candidate \
          {:.2} % of a core",
+        written(lease),
         real(set.operations() - before) / seconds,
         renewed / seconds,
         server_used / seconds * 100.0,
@@ -102,15 +105,18 @@ fn cost_of_a_renewal(set: &SingleNodeReplicaSet, count: usize) -> f64 {
     // So many that begin at once keep the server from answering some in time: that costs nobody the lease.
     let of_them = |word: &str| leaders.iter().filter(|candidate| candidate.log().contains(word)).count();
     println!("figures: mongodb: of these {} leaders were kept waiting at least once", of_them("store: "));
-    assert_eq!(of_them("the lease runs out"), 0, "nobody is demoted");
+    assert_in_time(of_them("the lease runs out") == 0, || "nobody is demoted".to_owned());
     cost
 }
 
 /// A change stream, for one, would have every waiter look at every renewal.
 #[test]
 fn a_renewal_costs_a_server_the_same_however_many_lead_and_wait_there() {
-    let set = SingleNodeReplicaSet::start();
     let counts = if is_long() { [75, 300] } else { [10, 40] };
-    let [few, many] = counts.map(|count| cost_of_a_renewal(&set, count));
-    assert!(many < 2.0 * few, "{few:.0} us with {} leaders, {many:.0} us with {}", counts[0], counts[1]);
+    retry_if_machine_slow("mongodb: the cost of a renewal", Duration::from_secs(10), |lease| {
+        let set = SingleNodeReplicaSet::start();
+        let [few, many] = counts.map(|count| cost_of_a_renewal(&set, count, lease));
+        let told = || format!("{few:.0} us with {} leaders, {many:.0} us with {}", counts[0], counts[1]);
+        assert_in_time(many < 2.0 * few, told);
+    });
 }

@@ -10,7 +10,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow, throughout_in_time};
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, few, millis, side_by_side};
-use crate::leases::{candidate_for, through, written};
+use crate::leases::{candidate_for, patient, through, written};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SingleNodeReplicaSet, has};
 
 /// An attempt may take a tenth of it.
@@ -239,14 +239,17 @@ fn a_renewal_that_is_made_late_does_not_bring_back_who_has_released() {
 #[test]
 fn whoever_asks_only_once_goes_as_soon_as_somebody_is_seen_to_lead() {
     let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
-    let leader = elect(&sandbox, &set, "3s").start();
+    let leader = elect(&sandbox, &set, "60s").flag("--renew", "1s").start();
     sandbox.starts(1);
-    for ttl in ["3s", "30s"] {
+    for ttl in ["30s", "60s"] {
         let began = now();
         let ended = elect(&sandbox, &set, ttl).switch("-n").run();
-        println!("figures: mongodb: -n with ttl {ttl} beside a leader with ttl 3 s: 75 after {}", millis(since(began)));
+        println!(
+            "figures: mongodb: -n with ttl {ttl} beside a leader that renews each second: 75 after {}",
+            millis(since(began))
+        );
         assert_eq!(ended.status.code(), Some(75), "{ended:?}");
-        assert!(since(began) < Duration::from_secs(3), "with the leader's next renewal: {:?}", since(began));
+        assert!(since(began) < Duration::from_secs(30), "with the leader's next renewal: {:?}", since(began));
         let quiet = elect(&sandbox, &set, ttl).switch("-q").switch("-n").run();
         assert_eq!((quiet.status.code(), quiet.stderr.as_str()), (Some(75), ""), "silent");
     }
@@ -256,22 +259,25 @@ fn whoever_asks_only_once_goes_as_soon_as_somebody_is_seen_to_lead() {
 
 #[test]
 fn a_leader_that_was_cut_off_alone_does_not_wait_for_itself() {
-    let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
-    let proxy = Proxy::to(&set.address());
-    let leader = candidate_for(&sandbox, through::<SingleNodeReplicaSet>(&proxy, &sandbox), "3s")
-        .witness(&Witness::new())
-        .start();
-    sandbox.starts(1);
-    proxy.mode(ProxyMode::Closed);
-    leader.wait_for_log("the lease runs out");
-    until("its command is gone", || leader.tree().is_empty());
-    proxy.mode(ProxyMode::Open);
-    let opened = now();
-    sandbox.starts(2);
-    println!("figures: mongodb: alone after an outage: leads again after {}", millis(since(opened)));
-    assert!(since(opened) < Duration::from_secs(3), "{:?}", since(opened));
-    leader.terminate();
-    sandbox.history().is_safe();
+    retry_if_machine_slow("mongodb: alone after an outage", Duration::from_secs(3), |lease| {
+        let (set, sandbox) = (SingleNodeReplicaSet::start(), Sandbox::new());
+        let proxy = Proxy::to(&set.address());
+        let leader = candidate_for(&sandbox, through::<SingleNodeReplicaSet>(&proxy, &sandbox), &written(lease))
+            .witness(&Witness::new())
+            .start();
+        sandbox.starts(1);
+        proxy.mode(ProxyMode::Closed);
+        leader.wait_for_log("the lease runs out");
+        until("its command is gone", || leader.tree().is_empty());
+        let before = sandbox.history().starts.len();
+        proxy.mode(ProxyMode::Open);
+        let opened = now();
+        sandbox.starts(before + 1);
+        println!("figures: mongodb: alone after an outage: leads again after {}", millis(since(opened)));
+        assert_in_time(since(opened) < lease, || format!("{:?}", since(opened)));
+        leader.terminate();
+        sandbox.history().is_safe();
+    });
 }
 
 #[test]
@@ -279,16 +285,18 @@ fn thirty_who_begin_at_once_have_one_leader_at_a_time() {
     let sandbox = Sandbox::new();
     let set = SingleNodeReplicaSet::start();
     let count = if few() > 2 { 30 } else { 10 };
-    let all: Vec<CandidateProcess> = (0..count).map(|_| elect(&sandbox, &set, "10s").start()).collect();
+    let mut all: Vec<CandidateProcess> =
+        (0..count).map(|_| patient(&sandbox, set.url_for(&sandbox)).witness(&Witness::new()).start()).collect();
     sandbox.starts(1);
-    let others = || all.iter().filter(|one| one.log().contains("waiting: ")).count();
-    until("the others wait", || others() == count - 1);
+    // The leader may have waited too, for an answer of the server that so many ask at once.
+    let waits = |one: &CandidateProcess| !one.tree().is_empty() || one.log().contains("waiting: ");
+    until("the others wait", || all.iter().all(waits));
     assert_eq!(sandbox.history().starts.len(), 1);
-    let mut all = all;
     for round in 2..=4 {
         let led = sandbox.history().latest();
         let leads = |one: &CandidateProcess| one.tree().iter().any(|process| process.pid == led.pid);
-        all.swap_remove(all.iter().position(leads).expect("one of them leads")).terminate();
+        let index = eventually("one of them leads", || all.iter().position(leads));
+        all.swap_remove(index).terminate();
         sandbox.starts(round);
         // Each sees it, and looks again.
         throughout(Duration::from_millis(500), "one leads", || sandbox.history().starts.len() == round);

@@ -24,7 +24,7 @@ use crate::harness::server::StoreServer;
 use crate::harness::store_fixtures::{FixtureStore, ServerStore, StoreEntry};
 use crate::harness::wait::until;
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness};
-use crate::leases::candidate_for;
+use crate::leases::{TTL, candidate_for, patient};
 use replica_set::ReplicaSet;
 use server::{Mongod, MongodOptions, SingleNodeReplicaSet};
 
@@ -45,6 +45,16 @@ impl MongodbPair {
         let leader = elect(&sandbox, server, ttl).start();
         sandbox.starts(1);
         let next = elect(&sandbox, server, ttl).start();
+        next.wait_until_waiting();
+        MongodbPair { sandbox, leader, next }
+    }
+
+    /// The leader's lease outlasts every delay of a busy machine; the candidate's is as short as ever.
+    fn patient(server: &impl StoreServer) -> MongodbPair {
+        let sandbox = Sandbox::new();
+        let leader = patient(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).start();
+        sandbox.starts(1);
+        let next = elect(&sandbox, server, TTL).start();
         next.wait_until_waiting();
         MongodbPair { sandbox, leader, next }
     }

@@ -8,9 +8,10 @@ use ::mongodb::bson::{DateTime, Document, doc};
 
 use super::{MongodbPair, SHORTLY, elect};
 use crate::harness::server::StoreServer;
-use crate::harness::wait::{eventually, now, since, throughout, until};
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
+use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few};
-use crate::leases::{LEASE, TTL, candidate, candidate_for};
+use crate::leases::{LEASE, TTL, asks_once, candidate, patient, written};
 use crate::mongodb::server::{COLLECTION, Mongod, MongodOptions, SingleNodeReplicaSet};
 
 /// Something that ends a leader's term from outside.
@@ -87,8 +88,8 @@ const TAMPERINGS: [Tampering; 8] = [
 impl Tampering {
     /// A leader and a waiter; then it is done. The leader is killed as soon as it learns. The next one may have been quicker:
     /// whoever lays hands on records has the term.
-    fn is_done(&self, server: &impl StoreServer, mongod: &Mongod) -> Duration {
-        let MongodbPair { sandbox, leader, next } = MongodbPair::on(server, TTL);
+    fn is_done(&self, server: &impl StoreServer, mongod: &Mongod, lease: Duration) -> Duration {
+        let MongodbPair { sandbox, leader, next } = MongodbPair::on(server, &written(lease));
         let led = sandbox.history().latest();
         let end = sandbox.watch_the_end_of(led.pid);
         let struck = now();
@@ -105,15 +106,10 @@ impl Tampering {
             AfterTampering::Leader => mongod.delete(&sandbox, cron()),
             AfterTampering::Stranger => {
                 next.wait_for_log("not elect's");
-                // On a busy machine the server may not answer a candidate that asks only once.
-                let late = eventually("an answer of the server", || {
-                    let late =
-                        candidate(&sandbox, server.url_for(&sandbox)).switch("-n").witness(&Witness::new()).run();
-                    (late.status.code() != Some(69)).then_some(late)
-                });
+                let late = asks_once(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).run();
                 assert_eq!(late.status.code(), Some(75), "{}: {late:?}", self.what);
                 late.stderr_contains(&["not elect's"]);
-                assert_eq!(sandbox.history().starts.len(), 1, "nobody leads");
+                assert_in_time(sandbox.history().starts.len() == 1, || "it has led again meanwhile".to_owned());
                 mongod.delete(&sandbox, cron());
             }
         }
@@ -127,39 +123,43 @@ impl Tampering {
     }
 }
 
-fn is_killed_within<S: StoreServer>(limit: Duration, asked: fn(&S) -> &Mongod) {
+/// Eight pairs on one server: each tampering is repeated on its own if the machine was too slow for them all.
+fn is_killed_within_a_lease<S: StoreServer>(asked: fn(&S) -> &Mongod) {
     let server = S::start();
     thread::scope(|scope| {
         let server = &server;
         let all = TAMPERINGS.map(|tampering| {
             scope.spawn(move || {
-                let endings = (0..few().min(10)).map(|_| tampering.is_done(server, asked(server))).collect();
-                (tampering.what, Measurements { endings, ..Measurements::default() })
+                retry_if_machine_slow(&format!("{}: {}", S::NAME, tampering.what), LEASE, |lease| {
+                    let once = || tampering.is_done(server, asked(server), lease);
+                    let endings = (0..few().min(10)).map(|_| once()).collect();
+                    let measurements = Measurements { endings, ..Measurements::default() };
+                    measurements.print(&format!("{}: ttl {}, {}", S::NAME, written(lease), tampering.what));
+                    let latest = measurements.endings.iter().max().copied().unwrap_or_default();
+                    assert_in_time(latest < lease, || format!("{}: {latest:?}", tampering.what));
+                });
             })
         });
         for one in all {
-            let (what, measurements) = one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            measurements.print(&format!("{}: ttl {TTL}, {what}", S::NAME));
-            let latest = measurements.endings.iter().max().copied().unwrap_or_default();
-            assert!(latest < limit, "{what}: {latest:?}");
+            one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
 }
 
 #[test]
 fn a_leader_whose_record_is_laid_hands_on_is_killed_with_its_next_renewal() {
-    is_killed_within::<SingleNodeReplicaSet>(LEASE, |set| set);
+    is_killed_within_a_lease::<SingleNodeReplicaSet>(|set| set);
 }
 
 #[test]
 fn on_a_server_alone_a_leader_whose_record_is_laid_hands_on_is_killed_with_its_next_renewal() {
-    is_killed_within::<Mongod>(LEASE, |mongod| mongod);
+    is_killed_within_a_lease::<Mongod>(|mongod| mongod);
 }
 
 #[test]
 fn what_others_write_beside_the_election_changes_nothing() {
     let server = SingleNodeReplicaSet::start();
-    let pair = MongodbPair::on(&server, TTL);
+    let pair = MongodbPair::patient(&server);
     let edits = [
         doc! { "ttlExpire": DateTime::from_millis(0) },
         doc! { "ttlExpire": DateTime::from_millis(4_000_000_000_000) },
@@ -183,7 +183,7 @@ fn what_others_write_beside_the_election_changes_nothing() {
 #[test]
 fn numbers_that_were_turned_into_others_of_the_same_value_are_read() {
     let server = SingleNodeReplicaSet::start();
-    let pair = MongodbPair::on(&server, TTL);
+    let pair = MongodbPair::patient(&server);
     let doubles = doc! { "$set": { "term": { "$toDouble": "$term" }, "ttlMs": { "$toDouble": "$ttlMs" } } };
     assert_eq!(server.update(&pair.sandbox, cron(), vec![doubles.clone()]), 1);
     throughout(LEASE, "it goes on leading", || pair.sandbox.history().starts.len() == 1);
@@ -209,7 +209,7 @@ fn records_of_newer_formats_and_of_other_programs_are_left_alone_and_said_so() {
     for (record, said) in [(predecessors, &["not elect's"][..]), (newer, &["format 99", "upgrade"])] {
         let sandbox = Sandbox::new();
         server.insert(&sandbox, record.clone());
-        let ended = elect(&sandbox, &server, TTL).switch("-n").run();
+        let ended = asks_once(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).run();
         assert_eq!(ended.status.code(), Some(75), "{ended:?}");
         ended.stderr_contains(said);
         let seen = ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).status(&["cron"]).run();
@@ -240,7 +240,8 @@ fn an_election_of_mongoelector_is_named_and_neither_written_to_nor_led_beside() 
         let stored = || server.command(&sandbox.database(), find.clone()).to_string();
         let waiter = elect(&sandbox, &server, TTL).start();
         waiter.wait_for_log("mongoelector's, in which web-7:8080 leads");
-        assert_eq!(elect(&sandbox, &server, TTL).switch("-n").run().status.code(), Some(75));
+        let once = asks_once(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).run();
+        assert_eq!(once.status.code(), Some(75), "{once:?}");
         let seen = ElectCmd::new(&sandbox).store(server.url_for(&sandbox)).status(&["cron"]).run();
         assert!(seen.stdout.contains("mongoelector's, in which web-7:8080 leads"), "{seen:?}");
         assert!(sandbox.history().starts.is_empty(), "{collection}");
@@ -291,7 +292,7 @@ fn an_index_of_another_kind_is_mentioned_and_keeps_nobody_from_leading() {
     for (index, said) in indexes {
         let sandbox = Sandbox::new();
         server.command(&sandbox.database(), doc! { "createIndexes": COLLECTION, "indexes": [index] });
-        let start = || candidate_for(&sandbox, server.url_for(&sandbox), TTL).witness(&Witness::new()).start();
+        let start = || patient(&sandbox, server.url_for(&sandbox)).witness(&Witness::new()).start();
         let leader = start();
         sandbox.starts(1);
         if let Some(said) = said {
@@ -302,7 +303,7 @@ fn an_index_of_another_kind_is_mentioned_and_keeps_nobody_from_leading() {
         let stopped = now();
         leader.terminate();
         sandbox.starts(2);
-        assert!(since(stopped) < LEASE, "{:?}", since(stopped));
+        assert!(since(stopped) < Duration::from_secs(30), "{:?}", since(stopped));
         next.terminate();
         sandbox.history().is_safe();
     }

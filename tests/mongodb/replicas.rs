@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ::mongodb::bson::doc;
 
+use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
 use crate::harness::wait::{now, since, throughout, until};
 use crate::harness::{CandidateProcess, ElectCmd, Sandbox, Witness, is_long, millis};
-use crate::leases::{LEASE, candidate, candidate_for, real};
+use crate::leases::{LEASE, candidate_for, real, written};
 use crate::mongodb::replica_set::ReplicaSet;
 use crate::mongodb::server::{COLLECTION, Mongod};
 
@@ -15,20 +16,25 @@ use crate::mongodb::server::{COLLECTION, Mongod};
 struct ReplicaSetScenario {
     sandbox: Sandbox,
     set: ReplicaSet,
+    ttl: String,
 }
 
 impl ReplicaSetScenario {
     fn set() -> ReplicaSetScenario {
-        ReplicaSetScenario { sandbox: Sandbox::new(), set: ReplicaSet::start() }
+        ReplicaSetScenario::of(LEASE)
+    }
+
+    fn of(lease: Duration) -> ReplicaSetScenario {
+        ReplicaSetScenario { sandbox: Sandbox::new(), set: ReplicaSet::start(), ttl: written(lease) }
     }
 
     fn follower(&self) -> ElectCmd {
-        candidate(&self.sandbox, self.sandbox.below(&self.set.url())).witness(&Witness::new())
+        candidate_for(&self.sandbox, self.sandbox.below(&self.set.url()), &self.ttl).witness(&Witness::new())
     }
 
     /// Always at this member.
     fn loyal(&self, index: usize) -> ElectCmd {
-        candidate(&self.sandbox, self.sandbox.below(&self.set.url_of(index))).witness(&Witness::new())
+        candidate_for(&self.sandbox, self.sandbox.below(&self.set.url_of(index)), &self.ttl).witness(&Witness::new())
     }
 
     #[track_caller]
@@ -138,7 +144,11 @@ fn whatever_happens_to_a_primary_nobody_leads_twice_and_long_leases_ride_through
 
 #[test]
 fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
-    let scenario = ReplicaSetScenario::set();
+    retry_if_machine_slow("mongodb: primary and leader cut off", LEASE, primary_and_leader_cut_off);
+}
+
+fn primary_and_leader_cut_off(lease: Duration) {
+    let scenario = ReplicaSetScenario::of(lease);
     let leader = scenario.follower().start();
     scenario.sandbox.starts(1);
     let next = scenario.follower().start();
@@ -154,7 +164,8 @@ fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
     let elected = since(cut);
     let started = scenario.sandbox.starts(2).latest();
     let ended = end.join().expect("the watch on the old tree");
-    assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease: {:?}", ended.saturating_sub(cut));
+    let took = ended.saturating_sub(cut);
+    assert_in_time(took < lease, || format!("dead within its lease: {took:?}"));
     println!(
         "figures: mongodb: primary and leader cut off from the others: dead after {}, another primary after {}, next one {} after the cut",
         millis(ended.saturating_sub(cut)),
@@ -181,9 +192,13 @@ fn a_leader_on_a_primary_that_was_cut_off_is_dead_before_the_next_one_starts() {
 
 #[test]
 fn a_primary_without_a_majority_confirms_nothing_as_long_as_it_takes_itself_for_one() {
+    retry_if_machine_slow("mongodb: a primary without a majority", LEASE, a_primary_without_a_majority);
+}
+
+fn a_primary_without_a_majority(lease: Duration) {
     // So long that it does, for all of this.
-    let scenario = ReplicaSetScenario::set();
-    scenario.set.elects_after(Duration::from_secs(20));
+    let scenario = ReplicaSetScenario::of(lease);
+    scenario.set.elects_after(Duration::from_secs(17) + lease);
     let primary = scenario.set.primary();
     let leader = scenario.loyal(primary).start();
     let led = scenario.sandbox.starts(1).latest();
@@ -197,9 +212,10 @@ fn a_primary_without_a_majority_confirms_nothing_as_long_as_it_takes_itself_for_
     let cut = now();
     scenario.set.cut_off(primary);
     let ended = end.join().expect("the watch on the old tree");
-    assert!(ended.saturating_sub(cut) < LEASE, "dead within its lease: {:?}", ended.saturating_sub(cut));
+    let took = ended.saturating_sub(cut);
+    assert_in_time(took < lease, || format!("dead within its lease: {took:?}"));
     let late = scenario.loyal(primary).start();
-    throughout(LEASE * 4 / 3, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
+    throughout(lease * 4 / 3, "nobody leads", || scenario.sandbox.history().starts.len() == 1);
     assert!(scenario.set.is_primary(primary), "it still takes itself for one");
     assert_ne!(record("local"), record("majority"), "it has written what nobody has confirmed");
     scenario.set.heal(primary);
@@ -249,7 +265,8 @@ fn a_set_that_is_started_again_all_at_once_has_forgotten_nothing() {
 fn whoever_names_a_secondary_alone_is_told_so() {
     let scenario = ReplicaSetScenario::set();
     let secondary = (scenario.set.primary() + 1) % scenario.set.members.len();
-    let ended = scenario.loyal(secondary).switch("-n").run();
+    let direct = scenario.sandbox.below(&scenario.set.url_of(secondary));
+    let ended = candidate_for(&scenario.sandbox, direct, "20s").switch("-n").command(["true"]).run();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
     ended.stderr_contains(&["primary"]);
 }
@@ -258,7 +275,7 @@ fn whoever_names_a_secondary_alone_is_told_so() {
 /// primary answers, and the log says what is missing.
 #[test]
 fn without_a_majority_nobody_leads_and_the_candidates_ask_at_their_pace_and_say_why() {
-    let ReplicaSetScenario { sandbox, set } = ReplicaSetScenario::set();
+    let ReplicaSetScenario { sandbox, set, .. } = ReplicaSetScenario::set();
     set.elects_after(Duration::from_secs(3600));
     let primary = set.primary();
     // Of its attempts a wait for the majority takes three quarters.

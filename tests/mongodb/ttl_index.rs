@@ -8,7 +8,7 @@ use super::elect;
 use crate::harness::server::StoreServer;
 use crate::harness::wait::{eventually, now, since, throughout, until};
 use crate::harness::{ElectCmd, Sandbox, Witness};
-use crate::leases::candidate_for;
+use crate::leases::{candidate_for, patient};
 use crate::mongodb::server::{MongodOptions, SingleNodeReplicaSet, has};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
@@ -50,7 +50,7 @@ fn a_boundary_that_was_abandoned_for_seven_days_is_cleared_away_and_no_other() {
         let ended = candidate_for(&sandbox, set.url_for(&sandbox), "2200ms").boundary(boundary).command(["true"]).run();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
-    let leader = elect(&sandbox, &set, "3s").start();
+    let leader = patient(&sandbox, set.url_for(&sandbox)).witness(&Witness::new()).start();
     sandbox.starts(1);
     let highest = set.records(&sandbox).iter().filter_map(|record| record.get_i64("term").ok()).max();
     for (boundary, days, state) in ages {
