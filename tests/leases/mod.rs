@@ -31,7 +31,12 @@ pub fn candidate_for(sandbox: &Sandbox, store: String, ttl: &str) -> ElectCmd {
 /// As if somebody had led before, and released: stores that cannot know that no leader was forgotten wait for the first record of a
 /// boundary, and where a ttl is long that takes long.
 pub fn led_before(sandbox: &Sandbox, store: String) {
-    let first = candidate_for(sandbox, store, "2200ms").command(["true"]).run();
+    led_before_for(sandbox, store, "2200ms");
+}
+
+/// The same where the shortest ttl is longer than that.
+pub fn led_before_for(sandbox: &Sandbox, store: String, ttl: &str) {
+    let first = candidate_for(sandbox, store, ttl).command(["true"]).run();
     assert_eq!(first.status.code(), Some(0), "{first:?}");
 }
 

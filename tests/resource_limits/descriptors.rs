@@ -8,8 +8,8 @@ use crate::harness::host_tools::attempt;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
 use crate::harness::wait::throughout;
-use crate::harness::{ElectCmd, Sandbox, Witness, processes, until};
-use crate::leases::candidate_for;
+use crate::harness::{ElectCmd, Sandbox, Witness, eventually, processes, until};
+use crate::leases::{candidate_for, led_before_for, patient};
 
 /// From here on elect works with every store.
 const ENOUGH: usize = 40;
@@ -62,7 +62,8 @@ pub fn a_limit_at_which_elect_starts_is_enough<S: StoreServer>() {
     let lowest = lowest.expect("one is enough");
     println!("{}: starts with nofile {lowest}", S::NAME);
     let sandbox = Sandbox::new();
-    let elect = candidate_for(&sandbox, sandbox.below(&S::url_of(&proxy.address())), "6s").witness(&Witness::new());
+    led_before_for(&sandbox, server.url_for(&sandbox), S::TTL);
+    let elect = patient(&sandbox, sandbox.below(&S::url_of(&proxy.address()))).witness(&Witness::new());
     let mut leader = with_at_most(elect, lowest).start();
     sandbox.starts(1);
     for _ in 0..3 {
@@ -79,14 +80,23 @@ pub fn a_limit_at_which_elect_starts_is_enough<S: StoreServer>() {
     sandbox.is_left_empty();
 }
 
+/// The number once it has been the same for half a second.
+fn settled(number: impl Fn() -> u64) -> u64 {
+    eventually("nothing is under way", || {
+        let before = number();
+        std::thread::sleep(Duration::from_millis(500));
+        (number() == before).then_some(before)
+    })
+}
+
 /// The connection breaks while the leader may open nothing: the attempts fail, and the first one after that succeeds.
 pub fn a_leader_reconnects_after_its_descriptors_ran_out<S: StoreServer>() {
     let server = S::start();
     let proxy = Proxy::to(&server.address());
     let sandbox = Sandbox::new();
     let url = sandbox.below(&S::url_of(&proxy.address()));
-    let elect = candidate_for(&sandbox, url, "20s").flag("--renew", "1s").witness(&Witness::new());
-    let leader = elect.start();
+    led_before_for(&sandbox, server.url_for(&sandbox), S::TTL);
+    let leader = patient(&sandbox, url).witness(&Witness::new()).start();
     sandbox.starts(1);
     let limit = |descriptors: &str| {
         let (pid, limit) = (leader.pid().to_string(), format!("--nofile={descriptors}:"));
@@ -94,13 +104,17 @@ pub fn a_leader_reconnects_after_its_descriptors_ran_out<S: StoreServer>() {
     };
     for _ in 0..2 {
         limit("3");
+        let troubles = leader.log().matches("store: ").count();
         proxy.mode(ProxyMode::Closed);
         proxy.mode(ProxyMode::Open);
-        let (connections, renewals) = (proxy.carried().connections, server.renewals());
+        // A connection may be under way when the old one breaks.
+        until("the leader has found out", || leader.log().matches("store: ").count() > troubles);
+        let connections = settled(|| proxy.carried().connections);
+        // Without one it renews nothing.
         throughout(Duration::from_secs(3), "it lives, and reaches no server", || {
-            processes::is_alive(leader.pid())
-                && (proxy.carried().connections, server.renewals()) == (connections, renewals)
+            processes::is_alive(leader.pid()) && proxy.carried().connections == connections
         });
+        let renewals = server.renewals();
         limit("1024");
         until("the leader renews", || {
             assert!(processes::is_alive(leader.pid()), "{}", leader.log());
@@ -108,7 +122,7 @@ pub fn a_leader_reconnects_after_its_descriptors_ran_out<S: StoreServer>() {
         });
     }
     let log = leader.log();
-    assert!(!log.contains("panicked") && log.matches("answers again").count() == 2, "{log}");
+    assert!(!log.contains("panicked") && log.matches("answers again").count() >= 2, "{log}");
     let history = sandbox.history();
     assert_eq!((history.starts.len(), history.ends.len()), (1, 0), "{log}");
     leader.terminate();

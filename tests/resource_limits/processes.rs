@@ -5,7 +5,7 @@ use crate::ObservedServer;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
 use crate::harness::{ElectCmd, Sandbox, Witness, until};
-use crate::leases::candidate_for;
+use crate::leases::{candidate_for, led_before_for};
 
 /// Enough for elect, its threads, the keeper and one command.
 const ENOUGH: usize = 8;
@@ -54,7 +54,8 @@ pub fn a_leader_reconnects_while_no_thread_can_be_made<S: StoreServer>() {
     let mut user = LimitedUser::new(&sandbox);
     let proxy = Proxy::to(&server.address());
     let url = at_localhost(&sandbox.below(&S::url_of(&proxy.address())));
-    let elect = candidate_for(&sandbox, url, "6s").witness(&Witness::new());
+    led_before_for(&sandbox, server.url_for(&sandbox), S::TTL);
+    let elect = candidate_for(&sandbox, url, "60s").flag("--renew", "1200ms").witness(&Witness::new());
     let mut leader = user.runs(elect, 20).start();
     sandbox.starts(1);
     let renewals = server.renewals();
