@@ -14,15 +14,13 @@ use super::course::{Course, Observed};
 use super::outcome::{Outcome, ResultsFile};
 use super::report::Report;
 use super::sites::{SiteKind, Sites, locked};
-use crate::harness::timing_verdict::{assert_in_time, is_no_verdict, repeat_if_machine_slow};
+use crate::harness::timing_verdict::{KEEPER_GIVEN_UP, assert_in_time, is_no_verdict, repeat_if_machine_slow};
 use crate::harness::{History, Sandbox};
 
 /// The shortest that the harness considers sound on a laptop under load.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Sets of servers of one store that run at once: each is three servers and more.
 const FAILOVERS_AT_ONCE: usize = 2;
-/// As a candidate logs it.
-const KEEPER_GIVEN_UP: &str = "the keeper does not answer and is killed";
 /// Runs between two reports of progress.
 const PROGRESS: usize = 50;
 

@@ -5,6 +5,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use super::journal::Measurements;
+use super::timing_verdict::late_if_a_keeper_was_given_up;
 use super::{CandidateProcess, ElectCmd, Sandbox, Witness, until, wait};
 
 /// One kind of fault, and how often it strikes.
@@ -91,12 +92,22 @@ impl<'a> HandoverRuns<'a> {
         after: impl Fn(&mut CandidateProcess),
     ) -> Measurements {
         let sandbox = Sandbox::new();
+        late_if_a_keeper_was_given_up(&sandbox, || self.relay(&sandbox, runs, fault, after))
+    }
+
+    fn relay(
+        &self,
+        sandbox: &Sandbox,
+        runs: usize,
+        fault: impl Fn(&CandidateProcess),
+        after: impl Fn(&mut CandidateProcess),
+    ) -> Measurements {
         let mut measurements = Measurements::default();
-        let mut leader = self.start(&sandbox, 0);
+        let mut leader = self.start(sandbox, 0);
         for run in 1..=runs {
             let with_daemon = self.has_daemon(run - 1);
             sandbox.starts(run);
-            let next = self.start(&sandbox, run);
+            let next = self.start(sandbox, run);
             if self.wrapper.is_none() {
                 next.wait_until_waiting();
             }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::run_queue;
 use super::wait::{now, since};
+use super::{Sandbox, run_queue};
 
 /// Runs of one test beyond the first.
 const REPETITIONS: u32 = 2;
@@ -45,6 +45,22 @@ pub fn assert_in_time(holds: bool, what: impl FnOnce() -> String) {
         eprintln!("too late: {said}");
         panic_any(TooLate(said));
     }
+}
+
+/// Part of the log of a candidate that has ended since its keeper was late (K4).
+pub const KEEPER_GIVEN_UP: &str = "the keeper does not answer and is killed";
+
+/// A failure of this run counts as a limit on time that was exceeded if a candidate of this place has given up its keeper: on a machine
+/// that is too slow nothing else can happen then. Two that lead at once are a failure on any machine.
+#[track_caller]
+pub fn late_if_a_keeper_was_given_up<T>(sandbox: &Sandbox, run: impl FnOnce() -> T) -> T {
+    let panic = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => return result,
+        Err(panic) => panic,
+    };
+    let is_late = sandbox.evidence().contains(KEEPER_GIVEN_UP) && sandbox.history().verdict().is_ok();
+    assert_in_time(!is_late || panic.is::<TooLate>(), || KEEPER_GIVEN_UP.to_owned());
+    resume_unwind(panic)
 }
 
 /// Watches that `holds` goes on doing so, which a machine that is too slow for the lease may prevent.
@@ -231,6 +247,21 @@ mod tests {
         );
         assert_eq!(runs(&slow, |_| panic!("on purpose: two lead")), (vec![LEASE], false));
         assert_eq!(runs(&slow, |_| {}), (vec![LEASE], true));
+    }
+
+    #[test]
+    fn a_failure_where_a_keeper_was_given_up_is_late_unless_two_have_led_at_once() {
+        let (slow, fails_first) = (pace(LEASE), |run: usize| assert!(run > 1, "on purpose: another status"));
+        let sandbox = Sandbox::new();
+        let number = sandbox.next();
+        let all = || runs(&slow, |run| late_if_a_keeper_was_given_up(&sandbox, || fails_first(run)));
+        let note = |path: std::path::PathBuf, text: &str| std::fs::write(path, text).expect("an open directory");
+        note(sandbox.log_of(number), "the command is killed");
+        assert_eq!(all(), (vec![LEASE], false));
+        note(sandbox.log_of(number), KEEPER_GIVEN_UP);
+        assert_eq!(all(), (vec![LEASE, LEASE * 2], true));
+        note(sandbox.path().join("journal"), "overlap 1 2 3\n");
+        assert_eq!(all(), (vec![LEASE], false));
     }
 
     #[test]

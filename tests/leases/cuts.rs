@@ -7,7 +7,7 @@ use super::{CandidatePair, NetworkLink, a_few_at_once, written};
 use crate::harness::network::Network;
 use crate::harness::proxy::{Proxy, ProxyMode};
 use crate::harness::server::StoreServer;
-use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
+use crate::harness::timing_verdict::{assert_in_time, late_if_a_keeper_was_given_up, retry_if_machine_slow};
 use crate::harness::wait::{eventually, now, since, until};
 use crate::harness::{ElectCmd, Measurements, Sandbox, Witness, few, side_by_side};
 
@@ -22,6 +22,12 @@ fn is_clean<S: StoreServer>(kind: &str, measurements: &Measurements, lease: Dura
 /// The leader is cut off, the other takes over; then the way is open again, and the first is one who waits.
 fn cut_off<S: StoreServer>(link: NetworkLink, server: &S, mode: ProxyMode, lease: Duration) -> Measurements {
     let pair = CandidatePair::over(link, server, &Witness::new().daemon(), lease);
+    let measurements = late_if_a_keeper_was_given_up(&pair.sandbox, || struck_by(&pair, mode));
+    pair.end();
+    measurements
+}
+
+fn struck_by(pair: &CandidatePair, mode: ProxyMode) -> Measurements {
     let before = pair.sandbox.history();
     let led = before.latest();
     pair.leader.assert_leads(&led);
@@ -37,7 +43,6 @@ fn cut_off<S: StoreServer>(link: NetworkLink, server: &S, mode: ProxyMode, lease
     pair.link.mode(ProxyMode::Open);
     pair.leader.wait_until_waiting();
     measurements.overlaps = pair.sandbox.history().overlaps.len();
-    pair.end();
     measurements
 }
 

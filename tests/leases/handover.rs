@@ -7,7 +7,7 @@ use super::{CandidatePair, relay_for, written};
 use crate::harness::faults::{self, LeaderFault, SIDE_BY_SIDE};
 use crate::harness::proxy::ProxyMode;
 use crate::harness::server::StoreServer;
-use crate::harness::timing_verdict::{assert_in_time, retry_if_machine_slow};
+use crate::harness::timing_verdict::{assert_in_time, late_if_a_keeper_was_given_up, retry_if_machine_slow};
 use crate::harness::wait::now;
 use crate::harness::{Measurements, Witness, few, side_by_side};
 
@@ -87,6 +87,14 @@ pub fn a_lost_host_hands_over_when_the_lease_has_run_out<S: StoreServer>() {
 /// The network is the first to go, so that the server hears nothing of the end.
 fn lose_the_host(server: &impl StoreServer, lease: Duration) -> Measurements {
     let pair = CandidatePair::at(server, &Witness::new(), lease);
+    let mut measurements = late_if_a_keeper_was_given_up(&pair.sandbox, || struck(&pair));
+    pair.next.terminate();
+    measurements.overlaps = pair.sandbox.history().overlaps.len();
+    pair.sandbox.history().is_safe();
+    measurements
+}
+
+fn struck(pair: &CandidatePair) -> Measurements {
     let before = pair.sandbox.history();
     let led = before.latest();
     pair.leader.assert_leads(&led);
@@ -100,9 +108,6 @@ fn lose_the_host(server: &impl StoreServer, lease: Duration) -> Measurements {
     measurements.endings.push(ended.saturating_sub(struck));
     measurements.handovers.push(started.at.saturating_sub(ended));
     measurements.survivors = pair.leader.all().len();
-    pair.next.terminate();
-    measurements.overlaps = pair.sandbox.history().overlaps.len();
-    pair.sandbox.history().is_safe();
     measurements
 }
 
