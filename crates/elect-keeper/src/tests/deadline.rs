@@ -1,22 +1,25 @@
 //! K1: the deadline is kept without the campaigner's help and whatever the command does.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::harness::*;
+use super::storm::{dies_in_time, time_after};
 use crate::clock;
-use crate::{ToKeeper, sys};
-use elect_core::{FromKeeper, KILL_ALLOWANCE, Time};
+use crate::{Containment, ToKeeper, sys};
+use elect_core::{FromKeeper, Time};
 
-fn on_time(kill_by: Time, died: Time) {
-    assert!(died >= kill_by, "killed {:?} too early", kill_by.since(died));
-    assert!(died <= kill_by + KILL_ALLOWANCE, "killed {:?} late", died.since(kill_by));
+/// Runs a test in the tier that is always there.
+fn in_time(test: impl Fn(&Path) -> Duration) {
+    dies_in_time(Containment::Tree, |directory, _| test(directory));
 }
 
 #[test]
 fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
     let runs = if std::env::var_os("ELECT_LONG").is_some() { 100 } else { 20 };
     let _load = Load::on_every_processor();
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = program(directory, "/bin/sleep", &["sleep", "100"]).fork();
         // Measures the keeper, not the delay that the storm or the load causes in this process.
         sys::schedule_first();
@@ -37,9 +40,7 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
                 continue;
             };
             if let Some(process) = watch(pid) {
-                let died = ended(&process);
-                on_time(kill_by, died);
-                late.push(died.since(kill_by));
+                late.push(time_after(kill_by, ended(&process)));
             }
             fixture.hears(FromKeeper::Expired { term });
             fixture.exited(killed(libc::SIGKILL, true));
@@ -51,48 +52,50 @@ fn armed_and_left_alone_it_kills_on_time_on_a_loaded_machine() {
             late[runs / 2],
             late[runs - 1]
         ));
+        late[runs - 1]
     });
 }
 
 #[test]
 fn a_stubborn_tree_is_gone_within_the_allowance() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
         let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
-        on_time(kill_by, fixture.witness.gone());
+        let late = time_after(kill_by, fixture.witness.gone());
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.exited(killed(libc::SIGKILL, true));
         fixture.empty();
+        late
     });
 }
 
 #[test]
 fn a_deadline_that_moves_forward_keeps_the_command_alive() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
         let (_, first) = fixture.start_under_deadline(&["main", "grandchild"]);
         let second = first + ms(400);
         fixture.arm(TERM, second);
-        on_time(second, fixture.witness.gone());
+        time_after(second, fixture.witness.gone())
     });
 }
 
 #[test]
 fn a_stop_that_is_asked_for_does_not_put_the_deadline_off() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         sys::schedule_first(); // the keeper is measured, not this process
         let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
-        on_time(kill_by, fixture.witness.gone());
+        time_after(kill_by, fixture.witness.gone())
     });
 }
 
 #[test]
 fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         signal(fixture.keeper.pid(), libc::SIGSTOP);
@@ -102,9 +105,10 @@ fn a_keeper_that_was_stopped_kills_as_soon_as_it_goes_on() {
         fixture.send(&ToKeeper::Arm { term: TERM, kill_by: kill_by + ms(60_000) });
         let resumed = clock::now();
         signal(fixture.keeper.pid(), libc::SIGCONT);
-        on_time(resumed, fixture.witness.gone());
+        let late = time_after(resumed, fixture.witness.gone());
         fixture.hears(FromKeeper::Expired { term: TERM });
         fixture.hears(FromKeeper::Armed { term: TERM, kill_by });
+        late
     });
 }
 
@@ -127,7 +131,7 @@ fn a_deadline_that_has_passed_is_reported_before_the_end_of_the_command() {
 
 #[test]
 fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         let (keeper, over) = (&fixture.keeper, AtomicBool::new(false));
@@ -143,19 +147,19 @@ fn a_campaigner_that_never_stops_talking_does_not_put_it_off() {
             over.store(true, Ordering::Relaxed);
             died
         });
-        on_time(kill_by, died);
+        time_after(kill_by, died)
     });
 }
 
 #[test]
 fn a_campaigner_that_does_not_listen_puts_nothing_off_and_misses_nothing() {
-    alone(|directory| {
+    in_time(|directory| {
         let mut fixture = script(directory, STUBBORN).fork();
         let (_, kill_by) = fixture.start_under_deadline(&["main", "grandchild"]);
         for _ in 0..10_000 {
             let _ = fixture.keeper.send(&ToKeeper::Ping);
         }
-        on_time(kill_by, fixture.witness.gone());
+        let late = time_after(kill_by, fixture.witness.gone());
         let mut said = Vec::new();
         while said.last() != Some(&FromKeeper::Empty { run: 1 }) {
             said.push(fixture.answer());
@@ -163,5 +167,6 @@ fn a_campaigner_that_does_not_listen_puts_nothing_off_and_misses_nothing() {
         said.retain(|answer| *answer != FromKeeper::Pong);
         let exited = FromKeeper::Exited { run: 1, end: killed(libc::SIGKILL, true) };
         assert_eq!(said, [FromKeeper::Expired { term: TERM }, exited, FromKeeper::Empty { run: 1 }]);
+        late
     });
 }
