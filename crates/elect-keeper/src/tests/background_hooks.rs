@@ -1,6 +1,7 @@
 //! Background hooks: they run beside the tree and are part of it (K6).
 
 use super::harness::*;
+use super::stopping::{line_or_answer, with_time_enough};
 use crate::ToKeeper;
 use crate::clock;
 use elect_core::{BackgroundHook, BackgroundHookEnd, CommandEnd, FromKeeper, NotStarted, Program, StopTo, Time};
@@ -276,20 +277,23 @@ fn what_an_ended_hook_left_beside_nothing_is_a_stops_at_once() {
 
 #[test]
 fn a_hook_that_is_being_killed_is_not_merely_stopped_by_a_stop() {
-    alone(|directory| {
+    with_time_enough(SOON, |directory, time| {
         // The hook's descendant ignores the stop signal, and is not a child of the hook any more.
-        let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = SOON);
+        let setting = beside(script(directory, SLEEPER), STUBBORN).scripts(|scripts| scripts.hook_timeout = time);
         let mut fixture = setting.fork();
         fixture.order_background_hook(BackgroundHook::OnError);
-        fixture.witness.hears(&["main", "grandchild"]);
+        let mut lines = [line_or_answer(&mut fixture)?, line_or_answer(&mut fixture)?];
+        lines.sort();
+        assert_eq!(lines, ["grandchild", "main"]);
         // The stop may arrive before or after the first SIGKILL; it must not delay the kill.
         signal(fixture.keeper.pid(), libc::SIGSTOP);
-        let over = clock::now() + SOON;
+        let over = clock::now() + time;
         until("its time is over", || clock::now() >= over);
         fixture.send(&ToKeeper::Stop { kill_at: Time::NEVER });
         signal(fixture.keeper.pid(), libc::SIGCONT);
         fixture.hears(ended(killed(libc::SIGKILL, true)));
         fixture.empty();
+        Some(())
     });
 }
 

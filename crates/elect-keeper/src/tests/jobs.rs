@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::harness::*;
+use super::stopping::{line_or_answer, with_time_enough};
 use crate::clock;
 use crate::{HookScripts, ToKeeper};
 use elect_core::{CommandEnd, FromKeeper, NotStarted, Program, Time};
@@ -95,38 +96,42 @@ fn the_hooks_of_a_leader_read_nothing_and_hold_the_lock() {
 #[test]
 fn a_hook_has_its_time_and_all_that_it_started_dies_with_it() {
     for program in [ELECTED, OUSTED] {
-        alone(|directory| {
+        with_time_enough(SOON, |directory, time| {
             let mut fixture = script(directory, SLEEPER)
                 .scripts(|scripts| {
                     set(scripts, program, STUBBORN);
-                    scripts.hook_timeout = SOON;
+                    scripts.hook_timeout = time;
                 })
                 .fork();
             fixture.arm(TERM, Time::NEVER);
             let before = clock::now();
             fixture.start_program(program);
-            fixture.witness.hears(&["main", "grandchild"]);
+            let mut lines = [line_or_answer(&mut fixture)?, line_or_answer(&mut fixture)?];
+            lines.sort();
+            assert_eq!(lines, ["grandchild", "main"]);
             fixture.exited(killed(libc::SIGKILL, true));
             fixture.empty();
-            assert!(clock::now() >= before + SOON);
+            assert!(clock::now() >= before + time);
+            Some(())
         });
     }
 }
 
 #[test]
 fn what_an_ended_hook_left_behind_has_the_rest_of_its_time() {
-    alone(|directory| {
+    with_time_enough(SOON, |directory, time| {
         let mut fixture = script(directory, SLEEPER)
             .scripts(|scripts| {
                 scripts.on_elected = Some(LEAVES_ONE_BEHIND.into());
-                scripts.hook_timeout = SOON;
+                scripts.hook_timeout = time;
             })
             .fork();
         fixture.arm(TERM, Time::NEVER);
         fixture.start_program(ELECTED);
+        assert_eq!(line_or_answer(&mut fixture)?, "grandchild");
         fixture.exited(CommandEnd::Exited(7));
         fixture.empty();
-        assert_eq!(fixture.witness.line(), "grandchild");
+        Some(())
     });
 }
 

@@ -4,6 +4,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
+
 use super::harness::*;
 use crate::clock;
 use crate::{Received, ToKeeper};
@@ -24,7 +26,7 @@ fn started(setting: Setting, lines: &[&str]) -> KeeperFixture {
 
 /// Runs a test with a time for its command, and again with twice as much if the command was killed before it had said
 /// enough: then the machine was busy.
-fn with_time_enough(time: Duration, body: impl Fn(&Path, Duration) -> Option<()>) {
+pub fn with_time_enough(time: Duration, body: impl Fn(&Path, Duration) -> Option<()>) {
     alone(|directory| {
         let attempt = |number: u32| {
             let place = directory.join(number.to_string());
@@ -33,6 +35,23 @@ fn with_time_enough(time: Duration, body: impl Fn(&Path, Duration) -> Option<()>
         };
         (0..5).find_map(attempt).expect("asked in one of the attempts");
     });
+}
+
+/// Whether a message of the keeper has not been read.
+pub fn has_answer(fixture: &KeeperFixture) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(fixture.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)
+}
+
+/// The next line of a hook; `None` if the keeper has reported something before it has written one, as its end.
+pub fn line_or_answer(fixture: &mut KeeperFixture) -> Option<String> {
+    let mut line = None;
+    until("a word from the hook, or its end", || {
+        let has_answer = has_answer(fixture);
+        line = fixture.witness.line_at_hand();
+        line.is_some() || has_answer
+    });
+    line
 }
 
 /// The next report about processes, and their names.

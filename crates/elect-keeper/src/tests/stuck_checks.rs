@@ -1,13 +1,11 @@
 //! Health checks, and what they have left, that SIGKILL does not end (H5): held by a tracer, or in a frozen cgroup.
 
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-
-use nix::sys::socket::{MsgFlags, recv};
 
 use super::harness::*;
 use super::health_checks::{EXITED, HANGS, LONG, checked, in_each, is_gone};
+use super::stopping::has_answer;
 use crate::ToKeeper;
 use crate::clock;
 use crate::sys::{self, Reaped};
@@ -45,12 +43,6 @@ fn start_held(fixture: &mut KeeperFixture, numbers: std::ops::Range<u64>) -> (u6
         until("its reaping", || fixture.children() == others);
     }
     panic!("none can be held");
-}
-
-/// Whether a message of the keeper has not been read.
-fn has_answer(fixture: &KeeperFixture) -> bool {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(fixture.keeper.as_raw_fd(), &mut [0; 64], flags).is_ok_and(|length| length > 0)
 }
 
 /// Lets the parent of a process that was held and has ended reap it.
