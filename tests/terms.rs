@@ -9,6 +9,8 @@ use crate::harness::{ElectCmd, Sandbox, Witness, docs_under_test, host_tools};
 
 /// That every store takes.
 const TTL: &str = "5s";
+/// That is not lost on a busy machine.
+const LONG_TTL: &str = "12s";
 
 /// A database with the fence of the recipes, and a script that writes into it while it leads.
 struct Fence {
@@ -99,7 +101,7 @@ fn terms_rise_while_candidates_wait_in_each_store_that_the_boundary_moves_to() {
     let sandbox = Sandbox::new();
     let stores = Stores::start();
     let candidate = |store: &str| {
-        ElectCmd::new(&sandbox).store(store.to_owned()).flag("--ttl", TTL).witness(&Witness::new()).start()
+        ElectCmd::new(&sandbox).store(store.to_owned()).flag("--ttl", LONG_TTL).witness(&Witness::new()).start()
     };
     let mut starts = 0;
     for store in stores.route(&sandbox) {
