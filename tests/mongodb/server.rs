@@ -20,6 +20,7 @@ use crate::harness::ports::free_port;
 use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::{PASSWORD, StoreServer};
 use crate::harness::server_process::ServerProcess;
+use crate::harness::wait::{now, since};
 use crate::harness::{Sandbox, eventually, until};
 
 /// Of every replica set here.
@@ -125,7 +126,12 @@ pub struct SingleNodeReplicaSet(Mongod);
 struct MongoDriver {
     runtime: tokio::runtime::Runtime,
     client: Client,
+    /// When it was last asked.
+    asked: Duration,
 }
+
+/// The driver's monitor stands still between two questions, and takes the server for silent after twice this time.
+const DRIVER_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Through a proxy a client must not ask the server where it is: it would go there.
 fn directly(address: &str) -> String {
@@ -371,8 +377,8 @@ impl Mongod {
     fn ask(&self, database: &str, command: Document, limit: Duration) -> Result<Document, String> {
         let mut slot = self.driver.lock().expect("nobody panics with it");
         let driver = match slot.take() {
-            Some(driver) => driver,
-            None => self.driver()?,
+            Some(driver) if since(driver.asked) < DRIVER_PAUSE_MAX => driver,
+            Some(_) | None => self.driver()?,
         };
         let asked = command.clone();
         let answer = driver.runtime.block_on(async {
@@ -380,7 +386,7 @@ impl Mongod {
         });
         match answer {
             Ok(Ok(answer)) => {
-                *slot = Some(driver);
+                *slot = Some(MongoDriver { asked: now(), ..driver });
                 match answer.get_array("writeErrors") {
                     Ok(errors) => Err(format!("{asked}: {errors:?}")),
                     Err(_) => Ok(answer),
@@ -503,7 +509,7 @@ impl Mongod {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = runtime.block_on(async { Client::with_options(options) }).map_err(|error| error.to_string())?;
-        Ok(MongoDriver { runtime, client })
+        Ok(MongoDriver { runtime, client, asked: now() })
     }
 
     fn client_pem(&self, certificates: &Certificates) -> String {
