@@ -126,7 +126,7 @@ fn follows_a_kill_and_a_resign(lease: Duration) {
     let words = "[...document.querySelectorAll('main h2, main p, main dt, main dd, main li, main text')]\
                  .map(e => e.id === 'lease' ? '' : e.textContent.replace(/\\d+ [a-z]+/g, '')).join('|')";
     let runs = "document.querySelector('main').textContent.includes('runs here')";
-    until("the page shows the command", || tab.value(runs) == true);
+    until("the page shows whose command runs", || tab.value(runs) == (other == "web-3"));
     let drawn = tab.value(words);
     let mut plain = browser.open(&url(port), 400, false);
     assert_eq!(plain.value(words), drawn, "without scripts");
