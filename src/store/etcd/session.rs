@@ -577,3 +577,11 @@ fn lost(why: &str) -> RenewResult {
 fn incomplete_answer() -> StoreError {
     StoreError::Unavailable("the answer lacks what every answer has".to_owned())
 }
+
+#[cfg(test)]
+impl Session {
+    /// As if the raft term had risen since the answer to the keep-alive that was sent with the request for the place.
+    pub fn raft_term_rises(&mut self) {
+        self.first_renewal.as_mut().expect("it was sent").raft_term -= 1;
+    }
+}

@@ -29,7 +29,6 @@ const TERM_KEY: &str = "elect.term//elect/cron/";
 /// One member, gone with the handle.
 struct EtcdProcess {
     child: RefCell<Child>,
-    command: RefCell<Command>,
     address: String,
     _data: tempfile::TempDir,
 }
@@ -60,8 +59,8 @@ impl EtcdProcess {
             .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = RefCell::new(spawned(&mut command));
-        let server = EtcdProcess { child, command: RefCell::new(command), address: client, _data: data };
+        let child = RefCell::new(command.spawn().expect("etcd is installed: tests/run installs it"));
+        let server = EtcdProcess { child, address: client, _data: data };
         server.comes_up().then_some(server)
     }
 
@@ -78,22 +77,11 @@ impl EtcdProcess {
         true
     }
 
-    /// Kills it, and starts it again with its data: in another raft term.
-    fn restart(&self) {
-        self.end();
-        *self.child.borrow_mut() = spawned(&mut self.command.borrow_mut());
-        assert!(self.comes_up(), "etcd has ended");
-    }
-
     fn end(&self) {
         let mut child = self.child.borrow_mut();
         let _ = child.kill();
         let _ = child.wait();
     }
-}
-
-fn spawned(command: &mut Command) -> Child {
-    command.spawn().expect("etcd is installed: tests/run installs it")
 }
 
 impl Drop for EtcdProcess {

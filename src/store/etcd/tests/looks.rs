@@ -60,6 +60,10 @@ pub struct Standing {
 }
 
 impl Standing {
+    pub fn raft_term_rises(&mut self) {
+        self.session.raft_term_rises();
+    }
+
     fn new(lease: i64) -> Standing {
         Standing::within(lease, PATIENT)
     }
