@@ -12,7 +12,7 @@ use crate::harness::resource_usage::ResourceUsage;
 use crate::harness::server::StoreServer;
 use crate::kubernetes_double::ApiServer;
 use crate::mongodb_server::{Mongod, SingleNodeReplicaSet};
-use crate::postgres_server::PostgresServer;
+use crate::postgres_server::{PostgresOptions, PostgresServer};
 use crate::redis_server::RedisServer;
 
 pub const STORE_NAMES: [&str; 7] = ["file", "etcd", "redis", "mongodb", "mongodb-alone", "postgres", "kubernetes"];
@@ -77,6 +77,11 @@ fn words<const COUNT: usize>(words: [&str; COUNT]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
+/// Each of 500 candidates has two connections.
+fn for_a_crowd() -> PostgresOptions {
+    PostgresOptions::new().setting("max_connections", "1200")
+}
+
 impl Server {
     pub fn start(name: &str) -> Server {
         let (name, kind) = match name {
@@ -85,7 +90,7 @@ impl Server {
             "redis" => ("redis", Kind::Redis(RedisServer::start())),
             "mongodb" => ("mongodb", Kind::Mongodb(SingleNodeReplicaSet::start())),
             "mongodb-alone" => ("mongodb-alone", Kind::MongodbAlone(Mongod::start())),
-            "postgres" => ("postgres", Kind::Postgres(PostgresServer::start())),
+            "postgres" => ("postgres", Kind::Postgres(PostgresServer::with(&for_a_crowd()))),
             _ => ("kubernetes", Kind::Kubernetes(ApiServer::start())),
         };
         Server { name, kind, directory: TempDir::new().expect("a temporary directory") }
