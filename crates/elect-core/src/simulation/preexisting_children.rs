@@ -1,8 +1,8 @@
 //! Children that elect inherited when it was executed, and the sweep over what a dead keeper left, which spares them (K4).
 //!
-//! The counterpart of `Keeper` in elect-keeper: the list of these children is read again before each ping
-//! and each deadline, and counts only if the keeper was alive when the list had been read, because a dead keeper's processes are children
-//! of the campaigner as well.
+//! The counterpart of `Keeper` in elect-keeper: the list of these children is read again before each ping and
+//! each deadline, and counts only if the keeper was alive when the list had been read, because a dead keeper's processes
+//! are children of the campaigner as well.
 
 use super::command::{ExecProgress, ProcessBehavior, Tree};
 use super::coverage::Seen;
