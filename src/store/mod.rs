@@ -23,6 +23,8 @@ pub mod claim_release;
 mod conformance;
 #[cfg(feature = "network-store")]
 mod connection;
+#[cfg(feature = "crowd")]
+mod crowd;
 mod finding;
 pub mod observer;
 pub mod pod_label;

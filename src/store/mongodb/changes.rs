@@ -19,7 +19,7 @@ use ::mongodb::options::{
     Acknowledgment, CollectionOptions, CreateCollectionOptions, CursorType, ReadConcern, WriteConcern,
 };
 use ::mongodb::raw_batch_cursor::RawBatchCursor;
-use ::mongodb::{Collection, Database};
+use ::mongodb::{Collection, Database, Namespace};
 use futures_core::Stream;
 use tokio::time::timeout;
 
@@ -59,6 +59,8 @@ pub enum NoHints {
     ForNow(String),
     /// Asking again does not help until a permission is granted or a collection is dropped.
     Refused(String),
+    /// So many candidates hold a cursor that this one does without.
+    Crowd(usize),
 }
 
 impl From<Error> for NoHints {
@@ -100,7 +102,7 @@ impl HintCollection {
     pub async fn find_obstacle(&self) -> Option<String> {
         match self.prepare(WhenMissing::Leave).await {
             Err(NoHints::Refused(why)) => Some(why),
-            Ok(_) | Err(NoHints::ForNow(_)) => None,
+            Ok(_) | Err(NoHints::ForNow(_) | NoHints::Crowd(_)) => None,
         }
     }
 
@@ -160,6 +162,25 @@ impl HintCollection {
             }
             found => Ok(found),
         }
+    }
+
+    /// The cursors on the entries of one boundary that wait at present, of the same user. `None`: the server does not tell.
+    pub async fn count_listeners(&self, boundary: &str) -> Option<usize> {
+        let Namespace { db, coll } = self.entries.namespace();
+        let pipeline = [
+            // Its own operations are shown to every user.
+            doc! { "$currentOp": { "allUsers": false } },
+            doc! { "$match": {
+                "op": "getmore", "ns": format!("{db}.{coll}"), "cursor.originatingCommand.filter.boundary": { "$eq": boundary },
+            } },
+            doc! { "$count": "listeners" },
+        ];
+        let count = doc! { "aggregate": 1, "pipeline": pipeline.to_vec(), "cursor": {} };
+        let counted = self.database.client().database("admin").run_command(count).await.ok()?;
+        let batch = counted.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).ok()?;
+        // Without an operation there is no document.
+        let listeners = batch.first().map_or(Some(0), |count| count.as_document()?.get("listeners").and_then(number));
+        listeners.and_then(|listeners| usize::try_from(listeners).ok())
     }
 
     /// `None`: the cursor is dead, since the collection is empty.

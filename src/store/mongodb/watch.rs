@@ -5,8 +5,11 @@
 //!
 //! A watch that has ended begins again with a later request, but not at once: otherwise a cursor that dies as soon as it is
 //! opened would make a storm of requests, because each one that is opened is a hint.
+//!
+//! Among many candidates of one boundary a few hold one ([`crowd`]).
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::changes::{HintCollection, NoHints, WhenMissing};
+use crate::store::crowd;
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Time;
 use elect_keeper::clock;
@@ -23,6 +27,8 @@ use elect_keeper::clock;
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// For all that precedes the first wait. A server that says nothing must not keep the next watch from being begun.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
+/// For the number of candidates that hold a cursor. Without it this candidate holds one too.
+const COUNTING_TIME_MAX: Duration = Duration::from_secs(2);
 /// After a refusal. A permission may be granted, and a collection that is in the way be dropped.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -40,6 +46,9 @@ impl RefusalLog {
                 last.replace(Some(why.clone()));
             }
             NoHints::Refused(why) | NoHints::ForNow(why) => debug!("no hints for now: {why}"),
+            NoHints::Crowd(listeners) => {
+                debug!("no hints for now: {listeners} candidates wait for them, which are enough");
+            }
         }
     }
 }
@@ -47,7 +56,7 @@ impl RefusalLog {
 /// The part of elect that a watch serves.
 #[derive(Debug, Clone)]
 pub enum Watcher {
-    /// It creates the collection if there is none.
+    /// It creates the collection if there is none, and leaves the hints to others if those are many.
     Candidate(RefusalLog),
     /// It writes nothing, and is content with what there is.
     Observer,
@@ -88,6 +97,7 @@ impl ChangesWatch {
             let rest = match reason {
                 NoHints::Refused(_) => REFUSED_INTERVAL,
                 NoHints::ForNow(_) => WATCH_LIFETIME_MIN,
+                NoHints::Crowd(_) => crowd::rest(),
             };
             shared.rests_until.set(Some(began + rest));
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
@@ -132,19 +142,68 @@ async fn follow(
         Watcher::Candidate(_) => WhenMissing::Create,
         Watcher::Observer => WhenMissing::Leave,
     };
-    let opening = timeout(OPENING_TIME_MAX, changes.open(boundary, when_missing)).await;
-    let opened = opening.unwrap_or_else(|_| Err(NoHints::ForNow("the cursor was not opened in time".to_owned())));
+    let mut crowd = match (watcher, boundary) {
+        (Watcher::Candidate(_), Some(boundary)) => Some(Crowd { changes, boundary }),
+        (Watcher::Candidate(_), None) | (Watcher::Observer, _) => None,
+    };
+    let opening = timeout(OPENING_TIME_MAX, async {
+        if let Some(crowd) = &crowd {
+            crowd.has_room().await?;
+        }
+        changes.open(boundary, when_missing).await
+    });
+    let opened = opening.await.unwrap_or_else(|_| Err(NoHints::ForNow("the cursor was not opened in time".to_owned())));
     let Some(mut entries) = opened? else {
         return Err(NoHints::ForNow("there is nothing to read yet".to_owned()));
     };
     // The cursor does not tell of changes from before it was opened.
     tell();
+    let mut count_is_due = pin!(sleep(crowd::count_delay()));
     while state.is_wanted.get() {
-        if entries.next().await? && state.is_wanted.get() {
+        let has_entry = tokio::select! {
+            has_entry = entries.next() => has_entry?,
+            () = &mut count_is_due, if crowd.is_some() => {
+                if let Some(crowd) = crowd.take() {
+                    crowd.goes_on().await?;
+                }
+                false
+            }
+        };
+        if has_entry && state.is_wanted.get() {
             tell();
             // A flood of entries must not become a flood of questions.
             sleep(HINT_INTERVAL).await;
         }
     }
     Ok(())
+}
+
+/// The candidates that hold a cursor on the entries of one boundary.
+struct Crowd<'a> {
+    changes: &'a HintCollection,
+    boundary: &'a str,
+}
+
+impl Crowd<'_> {
+    /// # Errors
+    ///
+    /// They are enough.
+    async fn has_room(&self) -> Result<(), NoHints> {
+        let listeners = self.count().await;
+        if crowd::has_room(listeners) { Ok(()) } else { Err(NoHints::Crowd(listeners)) }
+    }
+
+    /// # Errors
+    ///
+    /// They are too many, and this candidate is one of those that stop.
+    async fn goes_on(&self) -> Result<(), NoHints> {
+        let listeners = self.count().await;
+        if crowd::goes_on(listeners) { Ok(()) } else { Err(NoHints::Crowd(listeners)) }
+    }
+
+    /// 0, if the server does not tell.
+    async fn count(&self) -> usize {
+        let counting = timeout(COUNTING_TIME_MAX, self.changes.count_listeners(self.boundary)).await;
+        counting.ok().flatten().unwrap_or(0)
+    }
 }

@@ -382,6 +382,59 @@ fn a_cursor_that_is_not_opened_in_time_is_given_up() {
     });
 }
 
+/// So many that most of them must stop listening.
+const CROWD: usize = 40;
+/// As many as listen in any case.
+const FEW: i64 = 24;
+
+/// Without a hint this test would never end.
+#[test]
+fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
+    for kind in [Topology::Standalone, Topology::ReplicaSet] {
+        with_server(kind, async |server| {
+            let mut leader = MongoCandidate::at(server, "leader");
+            leader.candidacy.ttl = Duration::from_secs(3600);
+            leader.leads().await;
+            let mut waiting = Vec::new();
+            for _ in 0..CROWD {
+                let mut next = MongoCandidate::at(server, "next");
+                next.candidacy.ttl = Duration::from_secs(3600);
+                // Later ones find no room.
+                assert!(matches!(next.ask().await, Ok(CampaignResult::Waiting { .. })));
+                waiting.push(next);
+            }
+            let few = async {
+                loop {
+                    // They have begun, and have counted.
+                    sleep(Duration::from_secs(3)).await;
+                    if (1..=FEW).contains(&server.open_cursors().await) {
+                        return;
+                    }
+                }
+            };
+            timeout(4 * SOON, few).await.expect("most of them stop");
+            for next in &mut waiting {
+                next.forgets_hints();
+                // It rests.
+                assert!(matches!(next.ask().await, Ok(CampaignResult::Waiting { .. })));
+            }
+            leader.releases().await;
+            let mut tasks = tokio::task::JoinSet::new();
+            for mut next in waiting {
+                tasks.spawn_local(async move {
+                    loop {
+                        next.is_told().await;
+                        if let CampaignResult::Won { .. } = next.ask().await.expect("an answer") {
+                            return next;
+                        }
+                    }
+                });
+            }
+            timeout(SOON, tasks.join_next()).await.expect("one of them was told").expect("it runs").expect("it leads");
+        });
+    }
+}
+
 /// The CPU time that the server has used.
 fn used(server: &MongodProcess) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).expect("it runs");
