@@ -28,6 +28,8 @@ use crate::store::connection::setup::Accepted;
 use crate::store::connection::verification::verifier;
 use crate::store::{StoreError, resolver};
 
+/// The name of each connection, as the server shows it.
+pub const NAME: &str = "elect";
 /// Addresses of one name that are asked, all at once.
 const ADDRESSES_MAX: usize = 16;
 
@@ -87,7 +89,7 @@ pub async fn open(
 ) -> Result<Wire, StoreError> {
     let peer = PostgresPeer::new(settings, &host.place);
     let mut config = Config::new();
-    config.user(&settings.username).dbname(&settings.database).application_name("elect");
+    config.user(&settings.username).dbname(&settings.database).application_name(NAME);
     if let Some(password) = &host.password {
         config.password(&password.0);
     }

@@ -52,6 +52,11 @@ impl Ear {
         *self.scope() = ListenScope { boundary: boundary.map(str::to_owned), proof: Some(proof.to_owned()) };
     }
 
+    /// The connection listens no longer. A notification that is under way may still be told.
+    pub fn stop_attending(&self) {
+        self.scope().proof = None;
+    }
+
     /// A notice has come.
     pub fn notice(&self, code: &SqlState) {
         if *code == SqlState::WARNING || *code == SqlState::ADMIN_SHUTDOWN {
@@ -86,6 +91,11 @@ impl Ear {
     /// Whether notifications arrive: a pooler that shares connections accepts LISTEN, and delivers nothing.
     pub fn is_proven(&self) -> bool {
         self.proofs.load(Ordering::Relaxed) >= PROOFS
+    }
+
+    /// Whether this proof was to arrive, on a connection that still listens, and has not.
+    pub fn lacks_proof(&self, proof: &str) -> bool {
+        !self.is_proven() && self.scope().proof.as_deref() == Some(proof)
     }
 
     /// Waits for the next change. Cancel safe.
@@ -130,11 +140,14 @@ mod tests {
             ear.attend(Some("cron"), "proof 1");
             ear.notification("other");
             ear.notification("proof 2");
-            assert!(!ear.is_proven());
+            assert!(!ear.is_proven() && ear.lacks_proof("proof 1") && !ear.lacks_proof("proof 2"));
             ear.notification("proof 1");
-            assert!(!ear.is_proven(), "it may have met a statement");
+            assert!(ear.lacks_proof("proof 1"), "it may have met a statement");
+            ear.stop_attending();
+            assert!(!ear.lacks_proof("proof 1"), "it is not to arrive");
+            ear.attend(Some("cron"), "proof 1");
             ear.notification("proof 1");
-            assert!(ear.is_proven());
+            assert!(ear.is_proven() && !ear.lacks_proof("proof 1"));
             ear.notification("cron");
             assert_eq!(ear.next().await, Heard::Change);
             ear.end();

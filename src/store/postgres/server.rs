@@ -3,21 +3,23 @@
 //! A request that runs out of time takes its connection along: elect sends no cancel request, since PostgreSQL answers a
 //! cancelled wait for a standby as if it had been confirmed (S5).
 
+mod listening;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::connection::{ServerPlace, Wire, open, places};
 use super::errors::{PostgresPeer, is_contention, is_denial, is_missing_table, is_wal_refused};
 use super::hosts::{HostBoard, HostVerdict, OtherHosts};
-use super::notices::{Ear, PROOFS};
+use super::notices::Ear;
 use super::settings::{Host, Settings};
 use super::statements::{IS_DURABLE, LifeSource, Statements, incarnation};
 use super::stored_record::{RowSnapshot, StoredRecord};
@@ -28,6 +30,7 @@ use crate::store::{Listing, StoreError};
 use elect_core::Time;
 use elect_core::boundary::Boundary;
 use elect_keeper::clock;
+pub use listening::Listening;
 
 /// A parameter of a statement, with its type: one that is used as two types would be an error.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -72,8 +75,10 @@ pub struct PostgresServer {
     pub statements: Arc<Statements>,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
-    /// Whether LISTEN was sent.
+    /// Whether it passes on notifications.
     pub is_listening: bool,
+    /// Whether a candidate is told what the ear hears. That ends with the connection alone.
+    pub is_heard: bool,
     /// Whether the last look has found no table.
     pub lacks_table: bool,
     /// When it was connected to.
@@ -301,6 +306,7 @@ impl PostgresServer {
             statements: Arc::new(Statements::new(&settings.schema, LifeSource::Timeline)),
             is_sound: true,
             is_listening: false,
+            is_heard: false,
             lacks_table: false,
             since: clock::now(),
             host: host.clone(),
@@ -550,42 +556,4 @@ impl PostgresServer {
         seen.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(seen)
     }
-
-    /// Begins to listen, and has notifications sent by another connection: a pooler that shares connections accepts LISTEN, and
-    /// passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else. Must
-    /// be called inside a [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, settings: &Settings, boundary: Option<&str>) -> Result<(), StoreError> {
-        let proof = format!("? {}", uuid::Uuid::new_v4());
-        self.ear.attend(boundary, &proof);
-        self.ask("LISTEN elect", &[]).await?;
-        self.is_listening = true;
-        let (ear, limit, address) = (Arc::downgrade(&self.ear), self.limit, self.address().to_owned());
-        let (settings, host, place) = (settings.clone(), self.host.clone(), self.place.clone());
-        // Not watched: it only reports.
-        tokio::task::spawn_local(async move {
-            let send = send_proofs(&settings, &host, &place, &proof);
-            if let Err(error) = timeout(limit * 2, send).await.unwrap_or_else(|_| Err(settings.silent(&host))) {
-                return debug!("postgres: it is not known whether notifications are delivered: {error}");
-            }
-            sleep(limit).await;
-            if ear.upgrade().is_some_and(|ear| !ear.is_proven()) {
-                info!(
-                    "{address} delivers no notifications, as behind a pooler: the record is read every renewal interval"
-                );
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Sends notifications on a connection of its own, at times when the other one has hardly anything to ask.
-async fn send_proofs(settings: &Settings, host: &Host, place: &ServerPlace, payload: &str) -> Result<(), StoreError> {
-    let wire = open(settings, host, place, &Accepted::default()).await?;
-    for _ in 0..PROOFS {
-        sleep(settings.limits.attempt / 4).await;
-        let statement = "SELECT pg_notify('elect', $1::text)::text";
-        let sent = wire.client.query_typed(statement, &[(&payload, Type::TEXT)]).await;
-        sent.map_err(|error| wire.peer.classify(&error))?;
-    }
-    Ok(())
 }

@@ -20,8 +20,7 @@ use tokio_postgres::types::Type;
 use tracing::warn;
 
 use super::first_row::FirstRowObserver;
-use super::notices::Heard;
-use super::server::{Parameter, PostgresServer, WriteResult, value};
+use super::server::{Listening, Parameter, PostgresServer, WriteResult, value};
 use super::settings::Settings;
 use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
@@ -36,8 +35,6 @@ use elect_keeper::clock;
 
 /// How often a record is looked at of which is not known whether anybody is behind it: its next renewal tells.
 const UNDECIDED_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two hints, however many notifications there are.
-const HINT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One candidate for one boundary.
 pub struct Session {
@@ -52,6 +49,7 @@ pub struct Session {
     first_row: Rc<RefCell<FirstRowObserver>>,
     /// A ttl above the accepted limit has been reported.
     has_warned: bool,
+    listening: Listening,
 }
 
 impl Session {
@@ -67,6 +65,7 @@ impl Session {
             is_synchronous_required: settings.is_synchronous_required,
             first_row,
             has_warned: false,
+            listening: Listening::default(),
         }
     }
 
@@ -85,28 +84,14 @@ impl Session {
         self.rule.settled()
     }
 
-    /// Has changes announced, on a connection where that has not been asked for yet. Must be called inside a
-    /// [`tokio::task::LocalSet`].
+    /// Has changes announced, unless enough others do. Must be called inside a [`tokio::task::LocalSet`].
     pub async fn listen(
-        &self,
+        &mut self,
         server: &mut PostgresServer,
         settings: &Settings,
         hints: &Notifier,
     ) -> Result<(), StoreError> {
-        if server.is_listening {
-            return Ok(());
-        }
-        server.listen(settings, Some(&self.boundary)).await?;
-        let (hints, ear) = (hints.clone(), Arc::clone(&server.ear));
-        // Not watched: it ends with the connection, and then the next question begins another.
-        tokio::task::spawn_local(async move {
-            while ear.next().await == Heard::Change {
-                hints.changed();
-                // A flood of notifications must not become a flood of questions.
-                tokio::time::sleep(HINT_INTERVAL).await;
-            }
-        });
-        Ok(())
+        self.listening.refresh(server, settings, hints, &self.boundary).await
     }
 
     /// The mark of the first row of the table, if the server has forgotten nothing for the longest wait.

@@ -1,6 +1,7 @@
 //! The conformance suite on a real server, and what is particular to this one.
 
 mod conformance;
+mod crowd;
 mod hosts;
 mod records;
 
