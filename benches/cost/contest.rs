@@ -107,7 +107,10 @@ pub fn handovers(server: &Server) -> Vec<Figure> {
         let name = Figure::name(["hand-over", server.name, way.name]);
         Figure::of_times(name, rounds(server, way, "handover", stop))
     };
-    ways.iter().map(figure).collect()
+    let commits = server
+        .two_commits(runs(20))
+        .map(|times| Figure::of_times(Figure::name(["two commits", server.name, "psycopg"]), times));
+    ways.iter().map(figure).chain(commits).collect()
 }
 
 /// The same after SIGKILL of the campaigner. A peer leaves its command behind then: there is nothing to compare.

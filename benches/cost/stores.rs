@@ -31,6 +31,20 @@ with psycopg.connect(host='127.0.0.1', port=int(sys.argv[1]), user=sys.argv[2], 
     subprocess.run(sys.argv[4:])
 ";
 
+/// The times of two commits, one after the other, in seconds, a line each.
+const POSTGRES_COMMITS: &str = "\
+import sys, time, psycopg
+with psycopg.connect(host='127.0.0.1', port=int(sys.argv[1]), user=sys.argv[2], dbname='postgres', autocommit=True) as server:
+    server.execute('CREATE TABLE IF NOT EXISTS commits (number int)')
+    server.execute('INSERT INTO commits VALUES (0)')
+    for _ in range(int(sys.argv[3])):
+        began = time.monotonic()
+        for _ in range(2):
+            server.execute('UPDATE commits SET number = number + 1')
+        print(time.monotonic() - began)
+        time.sleep(0.1)
+";
+
 enum Kind {
     File,
     Etcd(EtcdServer),
@@ -139,14 +153,22 @@ impl Server {
                     .collect()
             }
             Kind::Postgres(server) => {
-                let port = port_of(&StoreServer::address(server));
-                let url = StoreServer::url(server);
-                let user = url.rsplit("user=").next().unwrap_or_default();
-                let own = |python: String| words([&python, "-c", POSTGRES_LOOP, &port, user, lock]);
+                let (port, user) = login(server);
+                let own = |python: String| words([&python, "-c", POSTGRES_LOOP, &port, &user, lock]);
                 python("psycopg").map(|python| Way::peer("psycopg", own(python))).into_iter().collect()
             }
             Kind::Mongodb(_) | Kind::MongodbAlone(_) | Kind::Kubernetes(_) => Vec::new(),
         }
+    }
+
+    /// Two commits, one after the other, by a plain client: the least that a hand-over costs on a server that is asked to keep it.
+    pub fn two_commits(&self, runs: usize) -> Option<Vec<Duration>> {
+        let Kind::Postgres(server) = &self.kind else { return None };
+        let (port, user) = login(server);
+        let client = words([&python("psycopg")?, "-c", POSTGRES_COMMITS, &port, &user, &runs.to_string()]);
+        let output = Command::new(&client[0]).args(&client[1..]).stderr(Stdio::inherit()).output().ok()?;
+        let times = String::from_utf8_lossy(&output.stdout);
+        Some(times.lines().map(|time| Duration::from_secs_f64(time.parse().expect("a number"))).collect())
     }
 
     /// Requests so far, as the server counts them.
@@ -177,6 +199,13 @@ impl Server {
             Kind::File | Kind::Kubernetes(_) => None,
         }
     }
+}
+
+/// Port and user.
+fn login(server: &PostgresServer) -> (String, String) {
+    let url = StoreServer::url(server);
+    let user = url.rsplit("user=").next().unwrap_or_default();
+    (port_of(&StoreServer::address(server)), user.to_owned())
 }
 
 fn port_of(address: &str) -> String {

@@ -56,6 +56,8 @@ pub struct MongoServer {
     pub is_replicated: bool,
     /// `None`: to be begun by an observer, or by a candidate that waits.
     pub watch: Option<ChangesWatch>,
+    /// From one look of a waiting candidate to the next.
+    pub renew_interval: Duration,
     peer: MongoPeer,
     request_timeout: Duration,
     /// When the present attempt ends.
@@ -178,6 +180,7 @@ impl MongoServer {
             address: settings.shown.clone(),
             is_replicated: connected.is_replicated,
             watch: None,
+            renew_interval: settings.renew_interval,
             condition: Cell::new(ClientHealth::Sound),
             elector_is_denied: Cell::new(false),
             peer: MongoPeer::new(settings),

@@ -29,6 +29,7 @@ use super::server::MongoServer;
 use super::stored_record::{NamedVersion, StoredRecord, number, view};
 use super::ttl_index::IndexCreation;
 use super::watch::{ChangesWatch, RefusalLog, Watcher};
+use crate::store::crowd;
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
@@ -62,6 +63,8 @@ pub struct Session {
     has_warned: bool,
     /// A hint has come since the last look: the record may be free.
     is_told: Rc<Cell<bool>>,
+    /// The term of the record at the last look.
+    seen_term: Option<Term>,
     /// Another program's election of this name, as it was found beside the last look.
     elector: Option<Result<Option<String>, StoreError>>,
 }
@@ -82,6 +85,7 @@ impl Session {
             yield_until: None,
             has_warned: false,
             is_told: Rc::default(),
+            seen_term: None,
             elector: None,
         }
     }
@@ -320,6 +324,12 @@ impl ObservedSession for Session {
         if has_outstanding {
             self.forget_take_that_is_over(seen.as_ref());
         }
+        let term = seen.as_ref().map(|seen| seen.record.term);
+        if std::mem::replace(&mut self.seen_term, term) != term
+            && let Some(watch) = &server.watch
+        {
+            watch.note_handover();
+        }
         Ok(seen)
     }
 
@@ -426,7 +436,10 @@ impl ObservedSession for Session {
         Ok(TakeResult::Taken(term))
     }
 
-    fn wait(&mut self, _: &MongoServer, left: Duration, decided: bool) -> Duration {
+    fn wait(&mut self, server: &MongoServer, left: Duration, decided: bool) -> Duration {
+        if server.watch.as_ref().is_some_and(ChangesWatch::is_in_crowd) {
+            return left.min(crowd::look_interval(server.renew_interval));
+        }
         if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
     }
 

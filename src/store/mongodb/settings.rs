@@ -3,6 +3,8 @@
 //! The connection string is parsed by the driver and passed on as hosting providers write it into `$MONGODB_URI`. This
 //! module adds user and password of the flags to it, and keeps everything that may be a password out of what is shown.
 
+use std::time::Duration;
+
 use ::mongodb::error::{Error, ErrorKind};
 use ::mongodb::options::{ConnectionString, Tls as DriversTls};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -36,6 +38,8 @@ pub struct Settings {
     /// With any of them there is encryption.
     pub tls: TlsSettings,
     pub limits: TimeLimits,
+    /// From one look of a waiting candidate to the next.
+    pub renew_interval: Duration,
     pub login: Login,
 }
 
@@ -288,6 +292,7 @@ impl Settings {
             tls: target.tls(access)?,
             database: target.database,
             limits: TimeLimits::new(access),
+            renew_interval: access.renew_interval,
         })
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::changes::{HintCollection, NoHints, WhenMissing};
-use crate::store::crowd;
+use crate::store::crowd::{self, Choice};
 use crate::store::observer::WATCH_LIFETIME_MIN;
 use elect_core::Time;
 use elect_keeper::clock;
@@ -74,6 +74,8 @@ struct WatchState {
     is_wanted: Cell<bool>,
     /// Set by a watch that has ended by itself: no other one is begun before.
     rests_until: Cell<Option<Time>>,
+    /// It has ended because enough other candidates listen.
+    is_in_crowd: Cell<bool>,
 }
 
 impl ChangesWatch {
@@ -84,7 +86,11 @@ impl ChangesWatch {
         watcher: Watcher,
         tell: impl Fn() + 'static,
     ) -> ChangesWatch {
-        let state = Rc::new(WatchState { is_wanted: Cell::new(true), rests_until: Cell::new(None) });
+        let state = Rc::new(WatchState {
+            is_wanted: Cell::new(true),
+            rests_until: Cell::new(None),
+            is_in_crowd: Cell::new(false),
+        });
         let shared = Rc::clone(&state);
         // Watched by `is_settled`, with every question.
         let task = tokio::task::spawn_local(async move {
@@ -94,6 +100,7 @@ impl ChangesWatch {
                 Watcher::Candidate(log) => log.note(&reason),
                 Watcher::Observer => debug!("no hints for now: {reason:?}"),
             }
+            shared.is_in_crowd.set(matches!(reason, NoHints::Crowd(_)));
             let rest = match reason {
                 NoHints::Refused(_) => REFUSED_INTERVAL,
                 NoHints::ForNow(_) => WATCH_LIFETIME_MIN,
@@ -115,6 +122,18 @@ impl ChangesWatch {
             return true;
         }
         self.state.rests_until.get().is_some_and(|until| clock::now() < until)
+    }
+
+    /// Whether the watcher leaves the hints to other candidates.
+    pub fn is_in_crowd(&self) -> bool {
+        self.task.is_finished() && self.state.is_in_crowd.get()
+    }
+
+    /// Another candidate leads, which has listened until now: a watcher that leaves the hints to others may be needed in its place.
+    pub fn note_handover(&self) {
+        if self.is_in_crowd() && crowd::counts_after_handover() {
+            self.state.rests_until.set(None);
+        }
     }
 
     /// The watcher leads. The cursor ends with the next entry of its boundary, which is the leader's own, or with the next empty
@@ -163,9 +182,10 @@ async fn follow(
         let has_entry = tokio::select! {
             has_entry = entries.next() => has_entry?,
             () = &mut count_is_due, if crowd.is_some() => {
-                if let Some(crowd) = crowd.take() {
-                    crowd.goes_on().await?;
+                if let Some(present) = &crowd && present.has_chosen().await? {
+                    crowd = None;
                 }
+                count_is_due.set(sleep(crowd::count_delay()));
                 false
             }
         };
@@ -193,12 +213,18 @@ impl Crowd<'_> {
         if crowd::has_room(listeners) { Ok(()) } else { Err(NoHints::Crowd(listeners)) }
     }
 
+    /// Whether this candidate goes on, without another count.
+    ///
     /// # Errors
     ///
     /// They are too many, and this candidate is one of those that stop.
-    async fn goes_on(&self) -> Result<(), NoHints> {
+    async fn has_chosen(&self) -> Result<bool, NoHints> {
         let listeners = self.count().await;
-        if crowd::goes_on(listeners) { Ok(()) } else { Err(NoHints::Crowd(listeners)) }
+        match crowd::choose(listeners) {
+            Choice::Listen => Ok(true),
+            Choice::CountAgain => Ok(false),
+            Choice::Rest => Err(NoHints::Crowd(listeners)),
+        }
     }
 
     /// 0, if the server does not tell.

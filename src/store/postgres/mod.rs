@@ -142,10 +142,11 @@ impl Backend for Postgres {
             return std::future::pending().await;
         };
         if !server.is_listening {
-            if server.listen(&self.settings, boundary.map(Boundary::as_str)).await.is_err() {
+            if server.listen(boundary.map(Boundary::as_str)).await.is_err() {
                 self.link.server = None;
                 return std::future::pending().await;
             }
+            server.prove_delivery(&self.settings);
             return;
         }
         match server.ear.next().await {

@@ -47,9 +47,14 @@ struct ListenScope {
 }
 
 impl Ear {
-    /// Begins to tell of this boundary, or of all; `proof` is the payload of a notification that another connection sends.
-    pub fn attend(&self, boundary: Option<&str>, proof: &str) {
-        *self.scope() = ListenScope { boundary: boundary.map(str::to_owned), proof: Some(proof.to_owned()) };
+    /// Begins to tell of this boundary, or of all.
+    pub fn attend(&self, boundary: Option<&str>) {
+        *self.scope() = ListenScope { boundary: boundary.map(str::to_owned), proof: None };
+    }
+
+    /// Begins to count the notifications with this payload, which another connection sends.
+    pub fn expect_proof(&self, proof: &str) {
+        self.scope().proof = Some(proof.to_owned());
     }
 
     /// The connection listens no longer. A notification that is under way may still be told.
@@ -137,7 +142,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let ear = Ear::default();
-            ear.attend(Some("cron"), "proof 1");
+            ear.attend(Some("cron"));
+            ear.expect_proof("proof 1");
             ear.notification("other");
             ear.notification("proof 2");
             assert!(!ear.is_proven() && ear.lacks_proof("proof 1") && !ear.lacks_proof("proof 2"));
@@ -145,7 +151,7 @@ mod tests {
             assert!(ear.lacks_proof("proof 1"), "it may have met a statement");
             ear.stop_attending();
             assert!(!ear.lacks_proof("proof 1"), "it is not to arrive");
-            ear.attend(Some("cron"), "proof 1");
+            ear.expect_proof("proof 1");
             ear.notification("proof 1");
             assert!(ear.is_proven() && !ear.lacks_proof("proof 1"));
             ear.notification("cron");

@@ -24,6 +24,7 @@ use super::server::{Listening, Parameter, PostgresServer, WriteResult, value};
 use super::settings::Settings;
 use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
+use crate::store::crowd;
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
@@ -50,6 +51,9 @@ pub struct Session {
     /// A ttl above the accepted limit has been reported.
     has_warned: bool,
     listening: Listening,
+    /// The term of the record at the last look.
+    seen_term: Option<Term>,
+    renew_interval: Duration,
 }
 
 impl Session {
@@ -66,6 +70,8 @@ impl Session {
             first_row,
             has_warned: false,
             listening: Listening::default(),
+            seen_term: None,
+            renew_interval: settings.renew_interval,
         }
     }
 
@@ -292,6 +298,11 @@ impl ObservedSession for Session {
         let mut snapshot = server.observe(&self.boundary).await?;
         self.first_row.borrow_mut().note(clock::now(), &snapshot);
         snapshot.stored = snapshot.stored.transpose()?.map(Ok);
+        let stored = snapshot.stored.as_ref().and_then(|stored| stored.as_ref().ok());
+        let term = stored.map(|stored| stored.record.term);
+        if std::mem::replace(&mut self.seen_term, term) != term {
+            self.listening.note_handover();
+        }
         Ok(snapshot)
     }
 
@@ -387,6 +398,9 @@ impl ObservedSession for Session {
     }
 
     fn wait(&mut self, _: &PostgresServer, left: Duration, decided: bool) -> Duration {
+        if self.listening.rests() {
+            return left.min(crowd::look_interval(self.renew_interval));
+        }
         // Renewals are not announced.
         if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
     }

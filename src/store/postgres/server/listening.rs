@@ -16,7 +16,8 @@ use super::super::notices::{Heard, PROOFS};
 use super::super::settings::{Host, Settings};
 use super::{Parameter, PostgresServer, value};
 use crate::store::connection::setup::Accepted;
-use crate::store::{Notifier, StoreError, crowd};
+use crate::store::crowd::{self, Choice};
+use crate::store::{Notifier, StoreError};
 use elect_core::Time;
 use elect_keeper::clock;
 
@@ -56,22 +57,27 @@ impl Listening {
             Listening::RestsUntil(_) => {
                 let listeners = server.count_listeners(boundary).await?;
                 if crowd::has_room(listeners) {
-                    self.begin(server, settings, hints, boundary).await?;
+                    self.begin(server, hints, boundary).await?;
                 } else {
                     self.rest(listeners);
                 }
             }
             // The connection is another one.
             Listening::Always | Listening::UntilCounted(_) if !server.is_listening => {
-                self.begin(server, settings, hints, boundary).await?;
+                self.begin(server, hints, boundary).await?;
             }
             Listening::UntilCounted(at) if at <= now => {
                 let listeners = server.count_listeners(boundary).await?;
-                if crowd::goes_on(listeners) {
-                    *self = Listening::Always;
-                } else {
-                    server.stop_listening().await?;
-                    self.rest(listeners);
+                match crowd::choose(listeners) {
+                    Choice::Listen => {
+                        *self = Listening::Always;
+                        server.prove_delivery(settings);
+                    }
+                    Choice::CountAgain => *self = Listening::UntilCounted(now + crowd::count_delay()),
+                    Choice::Rest => {
+                        server.stop_listening().await?;
+                        self.rest(listeners);
+                    }
                 }
             }
             Listening::Always | Listening::UntilCounted(_) => {}
@@ -79,14 +85,20 @@ impl Listening {
         Ok(())
     }
 
-    async fn begin(
-        &mut self,
-        server: &mut PostgresServer,
-        settings: &Settings,
-        hints: &Notifier,
-        boundary: &str,
-    ) -> Result<(), StoreError> {
-        server.listen(settings, Some(boundary)).await?;
+    /// Whether it leaves the notifications to the others.
+    pub fn rests(self) -> bool {
+        matches!(self, Listening::RestsUntil(_))
+    }
+
+    /// Another candidate leads, which has listened until now: this one may be needed in its place.
+    pub fn note_handover(&mut self) {
+        if self.rests() && crowd::counts_after_handover() {
+            *self = Listening::RestsUntil(clock::now());
+        }
+    }
+
+    async fn begin(&mut self, server: &mut PostgresServer, hints: &Notifier, boundary: &str) -> Result<(), StoreError> {
+        server.listen(Some(boundary)).await?;
         *self = Listening::UntilCounted(clock::now() + crowd::count_delay());
         pass_on(server, hints);
         Ok(())
@@ -116,18 +128,23 @@ fn pass_on(server: &mut PostgresServer, hints: &Notifier) {
 }
 
 impl PostgresServer {
-    /// Begins to listen, and has notifications sent by another connection: a pooler that shares connections accepts LISTEN, and
-    /// passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else. Must
-    /// be called inside a [`tokio::task::LocalSet`].
-    pub async fn listen(&mut self, settings: &Settings, boundary: Option<&str>) -> Result<(), StoreError> {
-        let proof = format!("? {}", uuid::Uuid::new_v4());
-        let is_proven = self.ear.is_proven();
-        self.ear.attend(boundary, &proof);
+    /// Begins to listen for the changes of one boundary, or of all.
+    pub async fn listen(&mut self, boundary: Option<&str>) -> Result<(), StoreError> {
+        self.ear.attend(boundary);
         self.ask_named("LISTEN elect", &boundary.map_or_else(|| NAME.to_owned(), listener_name)).await?;
         self.is_listening = true;
-        if is_proven {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Has notifications sent by another connection, and reports if they do not arrive: a pooler that shares connections accepts LISTEN,
+    /// and passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else.
+    /// Must be called inside a [`tokio::task::LocalSet`].
+    pub fn prove_delivery(&self, settings: &Settings) {
+        if self.ear.is_proven() {
+            return;
         }
+        let proof = format!("? {}", uuid::Uuid::new_v4());
+        self.ear.expect_proof(&proof);
         let (ear, limit, address) = (Arc::downgrade(&self.ear), self.limit, self.address().to_owned());
         let (settings, host, place) = (settings.clone(), self.host.clone(), self.place.clone());
         // Not watched: it only reports.
@@ -143,7 +160,6 @@ impl PostgresServer {
                 );
             }
         });
-        Ok(())
     }
 
     /// Ends what [`PostgresServer::listen`] has begun.
