@@ -19,15 +19,15 @@
 use std::time::Duration;
 
 /// All listen if they are no more than this. Each of them asks for a free record, in the way of the one that takes it.
-const LISTENERS_MAX: usize = 8;
+const LISTENERS_MAX: usize = 16;
 /// The average number of those that go on if all of too many count at once.
-const LISTENERS_KEPT: usize = 5;
+const LISTENERS_KEPT: usize = 12;
 /// From the beginning to the count, at least, and at most twice as long: candidates that start together have begun by then.
 const COUNT_DELAY: Duration = Duration::from_secs(1);
 /// Between two counts of a candidate that does not listen, at least, and at most twice as long.
 const REST: Duration = Duration::from_secs(20);
 /// One in so many of those that do not listen counts when it sees another leader.
-const COUNT_SHARE: u32 = 8;
+const COUNT_SHARE: u32 = 4;
 
 /// What a candidate does that listens, and has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +90,11 @@ mod tests {
         for count in [1, 2, LISTENERS_MAX] {
             assert!((0..100).all(|_| choose(count) == Choice::Listen), "{count}");
         }
-        let mut none_left = 0;
         for seed in 0..1000 {
             fastrand::seed(seed);
             let left = (0..500).filter(|_| choose(500) != Choice::Rest).count();
-            assert!(left <= 4 * LISTENERS_KEPT, "all count at once: {left} go on with seed {seed}");
-            none_left += usize::from(left == 0);
+            assert!((1..=3 * LISTENERS_KEPT).contains(&left), "all count at once: {left} go on with seed {seed}");
         }
-        assert!(none_left <= 20, "{none_left} of 1,000 times none goes on");
     }
 
     #[test]

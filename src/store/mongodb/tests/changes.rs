@@ -385,7 +385,7 @@ fn a_cursor_that_is_not_opened_in_time_is_given_up() {
 /// So many that most of them must stop listening.
 const CROWD: usize = 40;
 /// As many as listen in any case.
-const FEW: i64 = 8;
+const FEW: i64 = 16;
 
 /// Without a hint this test would never end.
 #[test]

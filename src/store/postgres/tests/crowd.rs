@@ -8,7 +8,7 @@ use crate::store::worker::StoreEvent;
 /// So many that most of them must stop listening.
 const CROWD: usize = 40;
 /// As many as listen in any case.
-const FEW: i64 = 8;
+const FEW: i64 = 16;
 
 /// Of which the server knows that they listen.
 async fn listeners(client: &Client) -> i64 {
