@@ -164,6 +164,9 @@ struct MongoCandidate {
 }
 
 impl MongoCandidate {
+    /// Shorter than a candidate waits between two looks before it knows whether anybody leads.
+    const RENEW_INTERVAL: Duration = Duration::from_millis(200);
+
     /// It waits for an answer for as long as a busy machine may need.
     fn at(server: &MongodProcess, name: &str) -> MongoCandidate {
         MongoCandidate::with(server, name, Duration::from_secs(20))
@@ -171,7 +174,7 @@ impl MongoCandidate {
 
     fn with(server: &MongodProcess, name: &str, request_timeout: Duration) -> MongoCandidate {
         let url = format!("mongodb://{}/?appName={name}", server.address);
-        let access = Access { request_timeout, ..Access::default() };
+        let access = Access { request_timeout, renew_interval: MongoCandidate::RENEW_INTERVAL, ..Access::default() };
         let (hints, events) = channel();
         let store = StoreUrl::parse(&url).map(|url| url.open(&access, hints)).expect("a URL");
         let identity = Identity {

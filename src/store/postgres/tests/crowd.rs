@@ -21,8 +21,12 @@ async fn is_told(candidate: &mut PostgresCandidate) {
     assert!(matches!(event, Some(StoreEvent::Hint)), "{event:?}");
 }
 
-async fn waits(candidate: &mut PostgresCandidate) {
-    assert!(matches!(candidate.campaign().await, Ok(CampaignResult::Waiting { .. })));
+/// Returns when it is to look again, if nothing is announced.
+async fn waits(candidate: &mut PostgresCandidate) -> Duration {
+    match candidate.campaign().await {
+        Ok(CampaignResult::Waiting { again: Some(again), .. }) => again,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Without a notification this test would never end.
@@ -55,9 +59,17 @@ fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
                 waits(next).await;
             }
         }
+        let mut looks = Vec::new();
         for next in &mut waiting {
+            looks.push(waits(next).await);
             while next.events.try_recv().is_ok() {}
         }
+        // The others: not all of them just when the leader has renewed.
+        looks.retain(|again| *again <= access().renew_interval);
+        looks.sort_unstable();
+        assert!(looks.len() >= CROWD - usize::try_from(FEW).expect("few"), "{looks:?}");
+        let spread = looks[looks.len() - 1].saturating_sub(looks[0]);
+        assert!(spread >= access().renew_interval / 8, "{looks:?}");
         leader.store.release(&leader.candidacy).await.expect("released");
         let mut tasks = tokio::task::JoinSet::new();
         for mut next in waiting {
