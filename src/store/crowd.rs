@@ -1,5 +1,4 @@
-//! Crowds: of many candidates that wait for one boundary, a few listen for its changes, and the others read the record at their usual
-//! pace.
+//! Crowds: of many candidates that wait for one boundary, a few listen for its changes, and the others read the record at random times.
 //!
 //! A server that tells hundreds of candidates of a release is busy with them when the next leader asks for the record. The few that
 //! listen are enough for a hand-over within milliseconds, and if none of them takes the record, one of the others reads it soon,
@@ -8,15 +7,18 @@
 //! Each candidate decides for itself, by the number of those that listen, which it asks the server for:
 //! - a random time after it has begun to listen: if there are too many, it stops, or else counts again. It stops at random, with the
 //!   more likelihood the more there are, because all of them may count at once.
-//! - before it begins again, when a rest of random length is over, or perhaps when another leader is seen, since that one has
+//! - before it begins again, when a rest of random length is over, or perhaps when it sees another leader, since that one may have
 //!   listened until now: it listens if there is room.
 //!
-//! A candidate that does not listen reads the record at random times. Otherwise all of them would read it together, each time
-//! that the leader has renewed, because that is what they wait for.
+//! The looks of candidates that know the leader follow its renewals: after a take they look in short intervals until they see the first renewal,
+//! and then once per renewal interval. A candidate that does not listen looks at random times, so that a free record is not
+//! left alone until the next time that all of them look.
 //!
 //! No decision of an election rests on the number. Where the server does not tell it, all listen.
 
 use std::time::Duration;
+
+use elect_core::{Term, Time};
 
 /// All listen if they are no more than this. Each of them asks for a free record, in the way of the one that takes it.
 const LISTENERS_MAX: usize = 16;
@@ -28,8 +30,12 @@ const COUNT_DELAY: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(20);
 /// One in so many of those that do not listen counts when it sees another leader.
 const COUNT_SHARE: u32 = 4;
+/// But not more often than this: leaders may follow each other for hours.
+const COUNT_GAP: Duration = Duration::from_secs(5);
+/// Between two looks before it is known whether anybody leads, at least, and at most twice as long.
+const UNDECIDED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a candidate does that listens, and has counted.
+/// The next step of a candidate that listens, and has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// It goes on.
@@ -55,7 +61,7 @@ pub fn has_room(listeners: usize) -> bool {
     listeners < LISTENERS_MAX
 }
 
-/// What one of so many that listen does.
+/// The next step of one of so many that listen.
 pub fn choose(listeners: usize) -> Choice {
     if listeners <= LISTENERS_MAX {
         Choice::Listen
@@ -66,14 +72,30 @@ pub fn choose(listeners: usize) -> Choice {
     }
 }
 
-/// Whether a candidate that does not listen counts before its rest is over, because another candidate leads now.
-pub fn counts_after_handover() -> bool {
-    fastrand::u32(..COUNT_SHARE) == 0
+/// How long a candidate that does not listen waits before it reads the record again.
+pub fn look_interval(renew_interval: Duration, is_decided: bool) -> Duration {
+    let usual = up_to_twice(renew_interval / 2);
+    if is_decided { usual } else { usual.min(up_to_twice(UNDECIDED_LOOK_INTERVAL)) }
 }
 
-/// How long a candidate that does not listen waits before it reads the record again.
-pub fn look_interval(renew_interval: Duration) -> Duration {
-    up_to_twice(renew_interval / 2)
+/// The leaders that a candidate sees.
+#[derive(Debug, Default)]
+pub struct HandoverTracker {
+    term: Option<Term>,
+    counted: Option<Time>,
+}
+
+impl HandoverTracker {
+    /// The record has this term. Returns whether a candidate that does not listen counts before its rest is over.
+    pub fn note(&mut self, now: Time, term: Option<Term>) -> bool {
+        let is_handover = std::mem::replace(&mut self.term, term).is_some_and(|last| Some(last) != term);
+        let is_soon = self.counted.is_some_and(|counted| now.since(counted) < COUNT_GAP);
+        let counts = is_handover && !is_soon && fastrand::u32(..COUNT_SHARE) == 0;
+        if counts {
+            self.counted = Some(now);
+        }
+        counts
+    }
 }
 
 fn up_to_twice(shortest: Duration) -> Duration {
@@ -103,11 +125,11 @@ mod tests {
             fastrand::seed(seed);
             let (mut listeners, mut undecided) = (500, 500);
             while undecided > 0 {
-                for _ in 0..undecided {
+                for _ in 0..std::mem::take(&mut undecided) {
                     match choose(listeners) {
-                        Choice::Listen => undecided -= 1,
-                        Choice::CountAgain => {}
-                        Choice::Rest => (listeners, undecided) = (listeners - 1, undecided - 1),
+                        Choice::Listen => {}
+                        Choice::CountAgain => undecided += 1,
+                        Choice::Rest => listeners -= 1,
                     }
                 }
             }
@@ -117,12 +139,33 @@ mod tests {
 
     #[test]
     fn counts_are_spread() {
-        let looks = || look_interval(2 * COUNT_DELAY);
-        for (shortest, next) in [(COUNT_DELAY, count_delay as fn() -> Duration), (REST, rest), (COUNT_DELAY, looks)] {
+        let looks = || look_interval(2 * COUNT_DELAY, true);
+        let undecided = || look_interval(Duration::from_secs(60), false);
+        for (shortest, next) in [
+            (COUNT_DELAY, count_delay as fn() -> Duration),
+            (REST, rest),
+            (COUNT_DELAY, looks),
+            (UNDECIDED_LOOK_INTERVAL, undecided),
+        ] {
             let mut times: Vec<Duration> = (0..100).map(|_| next()).collect();
             times.sort_unstable();
             assert!(times[0] >= shortest && times[99] <= shortest * 2, "{times:?}");
             assert!(times[99].saturating_sub(times[0]) > shortest / 2, "{times:?}");
         }
+    }
+    #[test]
+    fn some_count_after_a_hand_over_and_each_of_them_seldom() {
+        let (mut tracker, mut counts, mut last) = (HandoverTracker::default(), 0, None);
+        for number in 0..1000 {
+            let now = Time::BOOT + Duration::from_secs(number);
+            // The first leader is no hand-over, and neither is the same one.
+            let term = (number > 0).then_some(number / 2 + 1);
+            if tracker.note(now, term) {
+                assert!(number > 2 && number % 2 == 0, "{number}");
+                assert!(last.replace(now).is_none_or(|last| now.since(last) >= COUNT_GAP), "{number}");
+                counts += 1;
+            }
+        }
+        assert!((50..200).contains(&counts), "{counts} of 500");
     }
 }

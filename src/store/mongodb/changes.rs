@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document, doc};
-use ::mongodb::error::Error;
+use ::mongodb::error::{Error, ErrorKind};
 use ::mongodb::options::{
     Acknowledgment, CollectionOptions, CreateCollectionOptions, CursorType, ReadConcern, WriteConcern,
 };
@@ -30,6 +30,8 @@ pub const COLLECTION: &str = "changes";
 /// Room for more hand-overs than happen while a cursor is served, and little to read for one that is opened.
 const SIZE_BYTES: u64 = 256 * 1024;
 
+/// The comment of the cursors that candidates hold.
+const CANDIDATES_COMMENT: &str = "elect: a candidate waits";
 /// How long the server holds back an empty answer.
 const EMPTY_BATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How much longer it may take to come.
@@ -154,37 +156,44 @@ impl HintCollection {
         if self.prepare(when_missing).await? != Standing::Usable {
             return Ok(None);
         }
-        match self.find(boundary).await? {
+        match self.find(boundary, when_missing).await? {
             // It was created, and its creator has written no entry.
             None if when_missing == WhenMissing::Create => {
                 self.insert("").await?;
-                self.find(boundary).await
+                self.find(boundary, when_missing).await
             }
             found => Ok(found),
         }
     }
 
-    /// The cursors on the entries of one boundary that wait at present, of the same user. `None`: the server does not tell.
-    pub async fn count_listeners(&self, boundary: &str) -> Option<usize> {
+    /// The candidates' cursors on the entries of one boundary that wait at present, of the same user. `None`: the server does not tell.
+    ///
+    /// # Errors
+    ///
+    /// The server does not answer.
+    pub async fn count_listeners(&self, boundary: &str) -> Result<Option<usize>, Error> {
         let Namespace { db, coll } = self.entries.namespace();
         let pipeline = [
-            // Its own operations are shown to every user.
-            doc! { "$currentOp": { "allUsers": false } },
+            // A user needs no right for its own operations.
+            doc! { "$currentOp": { "allUsers": false, "localOps": true } },
             doc! { "$match": {
-                "op": "getmore", "ns": format!("{db}.{coll}"), "cursor.originatingCommand.filter.boundary": { "$eq": boundary },
+                "op": "getmore",
+                "ns": format!("{db}.{coll}"),
+                "cursor.originatingCommand.filter.boundary": { "$eq": boundary },
+                "cursor.originatingCommand.comment": CANDIDATES_COMMENT,
             } },
             doc! { "$count": "listeners" },
         ];
         let count = doc! { "aggregate": 1, "pipeline": pipeline.to_vec(), "cursor": {} };
-        let counted = self.database.client().database("admin").run_command(count).await.ok()?;
-        let batch = counted.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).ok()?;
-        // Without an operation there is no document.
-        let listeners = batch.first().map_or(Some(0), |count| count.as_document()?.get("listeners").and_then(number));
-        listeners.and_then(|listeners| usize::try_from(listeners).ok())
+        let counted = match self.database.client().database("admin").run_command(count).await {
+            Err(error) if matches!(*error.kind, ErrorKind::Command(_)) => return Ok(None),
+            counted => counted?,
+        };
+        Ok(listeners(&counted))
     }
 
     /// `None`: the cursor is dead, since the collection is empty.
-    async fn find(&self, boundary: Option<&str>) -> Result<Option<Entries>, NoHints> {
+    async fn find(&self, boundary: Option<&str>, when_missing: WhenMissing) -> Result<Option<Entries>, NoHints> {
         let filter = boundary.map_or_else(Document::new, |boundary| doc! { "boundary": boundary });
         let finding = self
             .entries
@@ -193,6 +202,11 @@ impl HintCollection {
             .projection(doc! { "_id": 0, "none": 1 })
             .cursor_type(CursorType::TailableAwait)
             .max_await_time(EMPTY_BATCH_INTERVAL);
+        // Observers are not counted.
+        let finding = match when_missing {
+            WhenMissing::Create => finding.comment(CANDIDATES_COMMENT),
+            WhenMissing::Leave => finding,
+        };
         let mut entries = Entries { cursor: finding.batch().await?, is_alive: true };
         // The entries from before, which say nothing that the next question would not.
         entries.next().await?;
@@ -224,6 +238,13 @@ impl Entries {
         self.is_alive = reply.and_then(|reply| reply.get_i64("id").ok()).is_some_and(|id| id != 0);
         Ok(batch.doc_slices()?.into_iter().next().is_some())
     }
+}
+
+/// Reads the answer to `$currentOp`: without an operation it has no document.
+fn listeners(counted: &Document) -> Option<usize> {
+    let batch = counted.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).ok()?;
+    let count = batch.first().map_or(Some(0), |count| count.as_document()?.get("listeners").and_then(number))?;
+    usize::try_from(count).ok()
 }
 
 fn settled(standing: Standing) -> Result<Standing, NoHints> {

@@ -174,7 +174,7 @@ impl Backend for MongoDb {
     }
 
     fn session(&self, candidacy: &Candidacy) -> Session {
-        Session::new(candidacy)
+        Session::new(candidacy, self.settings.renew_interval)
     }
 
     async fn campaign(
@@ -232,6 +232,12 @@ impl Backend for MongoDb {
 
     fn may_hold(session: &Session) -> bool {
         session.may_hold()
+    }
+
+    fn stop_waiting(&mut self) {
+        if let Some(server) = &mut self.link.server {
+            server.watch = None;
+        }
     }
 
     async fn release(

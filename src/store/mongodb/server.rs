@@ -43,8 +43,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// For TCP and TLS to a member, if an attempt is shorter.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// One for calls, one for the cursor on the changes, and one for work beside the election, so that a renewal never waits for either.
-const CONNECTIONS_MAX: u32 = 3;
+/// Two for calls, one for the cursor on the changes, and one for work beside the election, so that no call waits for either.
+const CONNECTIONS_MAX: u32 = 4;
 /// A connection that is not needed any more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -56,8 +56,6 @@ pub struct MongoServer {
     pub is_replicated: bool,
     /// `None`: to be begun by an observer, or by a candidate that waits.
     pub watch: Option<ChangesWatch>,
-    /// From one look of a waiting candidate to the next.
-    pub renew_interval: Duration,
     peer: MongoPeer,
     request_timeout: Duration,
     /// When the present attempt ends.
@@ -180,7 +178,6 @@ impl MongoServer {
             address: settings.shown.clone(),
             is_replicated: connected.is_replicated,
             watch: None,
-            renew_interval: settings.renew_interval,
             condition: Cell::new(ClientHealth::Sound),
             elector_is_denied: Cell::new(false),
             peer: MongoPeer::new(settings),

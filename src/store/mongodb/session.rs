@@ -29,7 +29,7 @@ use super::server::MongoServer;
 use super::stored_record::{NamedVersion, StoredRecord, number, view};
 use super::ttl_index::IndexCreation;
 use super::watch::{ChangesWatch, RefusalLog, Watcher};
-use crate::store::crowd;
+use crate::store::crowd::{self, HandoverTracker};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Identity, Notifier, Observation, RenewResult, StoreError};
@@ -63,14 +63,15 @@ pub struct Session {
     has_warned: bool,
     /// A hint has come since the last look: the record may be free.
     is_told: Rc<Cell<bool>>,
-    /// The term of the record at the last look.
-    seen_term: Option<Term>,
+    handovers: HandoverTracker,
+    /// From one look to the next, at most.
+    renew_interval: Duration,
     /// Another program's election of this name, as it was found beside the last look.
     elector: Option<Result<Option<String>, StoreError>>,
 }
 
 impl Session {
-    pub fn new(candidacy: &Candidacy) -> Session {
+    pub fn new(candidacy: &Candidacy, renew_interval: Duration) -> Session {
         let id = candidacy.identity.id.clone();
         Session {
             boundary: candidacy.boundary.to_string(),
@@ -85,7 +86,8 @@ impl Session {
             yield_until: None,
             has_warned: false,
             is_told: Rc::default(),
-            seen_term: None,
+            handovers: HandoverTracker::default(),
+            renew_interval,
             elector: None,
         }
     }
@@ -276,8 +278,10 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
-        let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
-        if is_freed && tell_released(server, &self.boundary).await {
+        // At the same time: those that are told do not wait any more.
+        let freeing = free(server, &self.boundary, filter, nonce, reservation);
+        let (is_freed, is_heard) = tokio::join!(freeing, is_heard(server, &self.boundary));
+        if is_freed? && tell_released(server, &self.boundary).await && is_heard {
             self.yield_until = None;
         }
         Ok(())
@@ -325,10 +329,10 @@ impl ObservedSession for Session {
             self.forget_take_that_is_over(seen.as_ref());
         }
         let term = seen.as_ref().map(|seen| seen.record.term);
-        if std::mem::replace(&mut self.seen_term, term) != term
+        if self.handovers.note(clock::now(), term)
             && let Some(watch) = &server.watch
         {
-            watch.note_handover();
+            watch.end_rest();
         }
         Ok(seen)
     }
@@ -438,7 +442,7 @@ impl ObservedSession for Session {
 
     fn wait(&mut self, server: &MongoServer, left: Duration, decided: bool) -> Duration {
         if server.watch.as_ref().is_some_and(ChangesWatch::is_in_crowd) {
-            return left.min(crowd::look_interval(server.renew_interval));
+            return left.min(crowd::look_interval(self.renew_interval, decided));
         }
         if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
     }
@@ -466,6 +470,14 @@ async fn tell_released(server: &MongoServer, boundary: &str) -> bool {
             false
         }
         Err(_) => false,
+    }
+}
+
+/// Whether another candidate listens, as far as the server tells: in a crowd those that did may be gone.
+async fn is_heard(server: &MongoServer, boundary: &str) -> bool {
+    match timeout(server.time_for_hint(), server.changes().count_listeners(boundary)).await {
+        Ok(Ok(listeners)) => listeners.is_none_or(|listeners| listeners > 0),
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Settings {
     /// With any of them there is encryption.
     pub tls: TlsSettings,
     pub limits: TimeLimits,
-    /// From one look of a waiting candidate to the next.
+    /// From one look of a waiting candidate to the next, at most.
     pub renew_interval: Duration,
     pub login: Login,
 }

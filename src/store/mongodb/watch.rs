@@ -27,7 +27,7 @@ use elect_keeper::clock;
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// For all that precedes the first wait. A server that says nothing must not keep the next watch from being begun.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
-/// For the number of candidates that hold a cursor. Without it this candidate holds one too.
+/// For the number of candidates that hold a cursor. Until it is known this candidate holds one too.
 const COUNTING_TIME_MAX: Duration = Duration::from_secs(2);
 /// After a refusal. A permission may be granted, and a collection that is in the way be dropped.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,12 +101,12 @@ impl ChangesWatch {
                 Watcher::Observer => debug!("no hints for now: {reason:?}"),
             }
             shared.is_in_crowd.set(matches!(reason, NoHints::Crowd(_)));
-            let rest = match reason {
-                NoHints::Refused(_) => REFUSED_INTERVAL,
-                NoHints::ForNow(_) => WATCH_LIFETIME_MIN,
-                NoHints::Crowd(_) => crowd::rest(),
+            let rests_until = match reason {
+                NoHints::Refused(_) => began + REFUSED_INTERVAL,
+                NoHints::ForNow(_) => began + WATCH_LIFETIME_MIN,
+                NoHints::Crowd(_) => clock::now() + crowd::rest(),
             };
-            shared.rests_until.set(Some(began + rest));
+            shared.rests_until.set(Some(rests_until));
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
                 // Of which nothing is told from now on.
                 tell();
@@ -129,9 +129,9 @@ impl ChangesWatch {
         self.task.is_finished() && self.state.is_in_crowd.get()
     }
 
-    /// Another candidate leads, which has listened until now: a watcher that leaves the hints to others may be needed in its place.
-    pub fn note_handover(&self) {
-        if self.is_in_crowd() && crowd::counts_after_handover() {
+    /// A watcher that leaves the hints to others counts them now.
+    pub fn end_rest(&self) {
+        if self.is_in_crowd() {
             self.state.rests_until.set(None);
         }
     }
@@ -178,24 +178,30 @@ async fn follow(
     // The cursor does not tell of changes from before it was opened.
     tell();
     let mut count_is_due = pin!(sleep(crowd::count_delay()));
-    while state.is_wanted.get() {
-        let has_entry = tokio::select! {
-            has_entry = entries.next() => has_entry?,
+    loop {
+        tokio::select! {
+            has_entry = entries.next() => {
+                let has_entry = has_entry?;
+                if !state.is_wanted.get() {
+                    return Ok(());
+                }
+                if has_entry {
+                    tell();
+                    // A flood of entries must not become a flood of questions.
+                    sleep(HINT_INTERVAL).await;
+                }
+            }
             () = &mut count_is_due, if crowd.is_some() => {
-                if let Some(present) = &crowd && present.has_chosen().await? {
-                    crowd = None;
+                // A leader does not count, and ends with its next answer.
+                if let Some(present) = crowd.take_if(|_| state.is_wanted.get())
+                    && !present.has_chosen().await?
+                {
+                    crowd = Some(present);
                 }
                 count_is_due.set(sleep(crowd::count_delay()));
-                false
             }
-        };
-        if has_entry && state.is_wanted.get() {
-            tell();
-            // A flood of entries must not become a flood of questions.
-            sleep(HINT_INTERVAL).await;
         }
     }
-    Ok(())
 }
 
 /// The candidates that hold a cursor on the entries of one boundary.
@@ -209,8 +215,10 @@ impl Crowd<'_> {
     ///
     /// They are enough.
     async fn has_room(&self) -> Result<(), NoHints> {
-        let listeners = self.count().await;
-        if crowd::has_room(listeners) { Ok(()) } else { Err(NoHints::Crowd(listeners)) }
+        match self.count().await {
+            Counted::Listeners(listeners) if !crowd::has_room(listeners) => Err(NoHints::Crowd(listeners)),
+            Counted::Listeners(_) | Counted::Untold | Counted::NotYet => Ok(()),
+        }
     }
 
     /// Whether this candidate goes on, without another count.
@@ -219,17 +227,31 @@ impl Crowd<'_> {
     ///
     /// They are too many, and this candidate is one of those that stop.
     async fn has_chosen(&self) -> Result<bool, NoHints> {
-        let listeners = self.count().await;
-        match crowd::choose(listeners) {
-            Choice::Listen => Ok(true),
-            Choice::CountAgain => Ok(false),
-            Choice::Rest => Err(NoHints::Crowd(listeners)),
+        match self.count().await {
+            Counted::Untold => Ok(true),
+            Counted::NotYet => Ok(false),
+            Counted::Listeners(listeners) => match crowd::choose(listeners) {
+                Choice::Listen => Ok(true),
+                Choice::CountAgain => Ok(false),
+                Choice::Rest => Err(NoHints::Crowd(listeners)),
+            },
         }
     }
 
-    /// 0, if the server does not tell.
-    async fn count(&self) -> usize {
-        let counting = timeout(COUNTING_TIME_MAX, self.changes.count_listeners(self.boundary)).await;
-        counting.ok().flatten().unwrap_or(0)
+    async fn count(&self) -> Counted {
+        match timeout(COUNTING_TIME_MAX, self.changes.count_listeners(self.boundary)).await {
+            Ok(Ok(Some(listeners))) => Counted::Listeners(listeners),
+            Ok(Ok(None)) => Counted::Untold,
+            Ok(Err(_)) | Err(_) => Counted::NotYet,
+        }
     }
+}
+
+/// The answer to a question for the number of those that listen.
+enum Counted {
+    Listeners(usize),
+    /// The server does not tell.
+    Untold,
+    /// It has not answered.
+    NotYet,
 }

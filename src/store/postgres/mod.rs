@@ -37,6 +37,7 @@ use crate::store::url::{StoreKind, StoreUrl};
 use crate::store::{
     Access, CampaignResult, Candidacy, Finding, Listing, Notifier, Observation, RenewResult, Store, StoreError,
 };
+use connection::NAME;
 use elect_core::boundary::Boundary;
 use elect_core::takeover::{Basis, Reservation};
 use elect_keeper::clock;
@@ -142,7 +143,7 @@ impl Backend for Postgres {
             return std::future::pending().await;
         };
         if !server.is_listening {
-            if server.listen(boundary.map(Boundary::as_str)).await.is_err() {
+            if server.listen(boundary.map(Boundary::as_str), NAME).await.is_err() {
                 self.link.server = None;
                 return std::future::pending().await;
             }
@@ -205,9 +206,14 @@ impl Backend for Postgres {
                 table::tidy(server, candidacy.boundary.as_str()).await?;
             }
             if settings.listens {
-                session.listen(server, settings, hints).await?;
+                session.listen(server, hints).await?;
             }
             let result = record_store::campaign(session, server, candidacy).await;
+            match &result {
+                Ok(CampaignResult::Waiting { .. }) => session.count_listeners(server, settings, hints).await,
+                Ok(CampaignResult::Won { .. }) if server.is_listening => server.prove_delivery(settings),
+                Ok(_) | Err(_) => {}
+            }
             // Dropped, or not there yet on the standby that was promoted.
             *knows_table &= !server.lacks_table;
             result
@@ -239,6 +245,11 @@ impl Backend for Postgres {
 
     fn may_hold(session: &Session) -> bool {
         session.may_hold()
+    }
+
+    fn stop_waiting(&mut self) {
+        // The connection may not be ready for an UNLISTEN.
+        self.link.server.take_if(|server| server.is_listening);
     }
 
     async fn release(

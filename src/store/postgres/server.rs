@@ -75,10 +75,14 @@ pub struct PostgresServer {
     pub statements: Arc<Statements>,
     /// Nothing has happened since its last answer that speaks for another one.
     pub is_sound: bool,
-    /// Whether it passes on notifications.
+    /// Whether LISTEN is in force.
     pub is_listening: bool,
-    /// Whether a candidate is told what the ear hears. That ends with the connection alone.
-    pub is_heard: bool,
+    /// Whether a task tells the candidate what the ear hears. It ends with the connection alone.
+    is_heard: bool,
+    /// Whether the notifications that prove the delivery have been asked for.
+    is_proof_sent: bool,
+    /// The schema of the table.
+    schema: String,
     /// Whether the last look has found no table.
     pub lacks_table: bool,
     /// When it was connected to.
@@ -307,6 +311,8 @@ impl PostgresServer {
             is_sound: true,
             is_listening: false,
             is_heard: false,
+            is_proof_sent: false,
+            schema: settings.schema.clone(),
             lacks_table: false,
             since: clock::now(),
             host: host.clone(),

@@ -24,7 +24,7 @@ use super::server::{Listening, Parameter, PostgresServer, WriteResult, value};
 use super::settings::Settings;
 use super::statements::Statements;
 use super::stored_record::{RowSnapshot, StoredRecord, view};
-use crate::store::crowd;
+use crate::store::crowd::{self, HandoverTracker};
 use crate::store::record::{RecordState, VERSION};
 use crate::store::record_store::{KEEPER_RELEASE_NONCE, ObservedSession, TakeResult};
 use crate::store::{Candidacy, Notifier, Observation, RenewResult, StoreError};
@@ -51,8 +51,8 @@ pub struct Session {
     /// A ttl above the accepted limit has been reported.
     has_warned: bool,
     listening: Listening,
-    /// The term of the record at the last look.
-    seen_term: Option<Term>,
+    handovers: HandoverTracker,
+    /// From one look to the next, at most.
     renew_interval: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Session {
             first_row,
             has_warned: false,
             listening: Listening::default(),
-            seen_term: None,
+            handovers: HandoverTracker::default(),
             renew_interval: settings.renew_interval,
         }
     }
@@ -91,13 +91,13 @@ impl Session {
     }
 
     /// Has changes announced, unless enough others do. Must be called inside a [`tokio::task::LocalSet`].
-    pub async fn listen(
-        &mut self,
-        server: &mut PostgresServer,
-        settings: &Settings,
-        hints: &Notifier,
-    ) -> Result<(), StoreError> {
-        self.listening.refresh(server, settings, hints, &self.boundary).await
+    pub async fn listen(&mut self, server: &mut PostgresServer, hints: &Notifier) -> Result<(), StoreError> {
+        self.listening.begin(server, hints, &self.boundary).await
+    }
+
+    /// After a look: whether this candidate listens from now on. Must be called inside a [`tokio::task::LocalSet`].
+    pub async fn count_listeners(&mut self, server: &mut PostgresServer, settings: &Settings, hints: &Notifier) {
+        self.listening.count(server, settings, hints, &self.boundary).await;
     }
 
     /// The mark of the first row of the table, if the server has forgotten nothing for the longest wait.
@@ -300,8 +300,8 @@ impl ObservedSession for Session {
         snapshot.stored = snapshot.stored.transpose()?.map(Ok);
         let stored = snapshot.stored.as_ref().and_then(|stored| stored.as_ref().ok());
         let term = stored.map(|stored| stored.record.term);
-        if std::mem::replace(&mut self.seen_term, term) != term {
-            self.listening.note_handover();
+        if self.handovers.note(clock::now(), term) {
+            self.listening.end_rest();
         }
         Ok(snapshot)
     }
@@ -399,7 +399,7 @@ impl ObservedSession for Session {
 
     fn wait(&mut self, _: &PostgresServer, left: Duration, decided: bool) -> Duration {
         if self.listening.rests() {
-            return left.min(crowd::look_interval(self.renew_interval));
+            return left.min(crowd::look_interval(self.renew_interval, decided));
         }
         // Renewals are not announced.
         if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }

@@ -387,6 +387,20 @@ const CROWD: usize = 40;
 /// As many as listen in any case.
 const FEW: i64 = 16;
 
+/// All of them look. Returns when those look again that do not listen, in order.
+async fn next_looks(waiting: &mut [MongoCandidate]) -> Vec<Duration> {
+    let mut looks = Vec::new();
+    for next in waiting {
+        match next.ask().await {
+            Ok(CampaignResult::Waiting { again: Some(again), .. }) => looks.push(again),
+            other => panic!("{other:?}"),
+        }
+    }
+    looks.retain(|again| *again <= MongoCandidate::RENEW_INTERVAL);
+    looks.sort_unstable();
+    looks
+}
+
 /// Without a hint this test would never end.
 #[test]
 fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
@@ -407,25 +421,16 @@ fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
                 loop {
                     // They have begun, and have counted.
                     sleep(Duration::from_secs(3)).await;
-                    if (1..=FEW).contains(&server.open_cursors().await) {
-                        return;
+                    let looks = next_looks(&mut waiting).await;
+                    if (1..=FEW).contains(&server.open_cursors().await) && looks.len() >= CROWD - 16 {
+                        return looks;
                     }
                 }
             };
-            timeout(4 * SOON, few).await.expect("most of them stop");
-            let (mut looks, interval) = (Vec::new(), MongoCandidate::RENEW_INTERVAL);
-            for next in &mut waiting {
-                match next.ask().await {
-                    Ok(CampaignResult::Waiting { again: Some(again), .. }) => looks.push(again),
-                    other => panic!("{other:?}"),
-                }
-                next.forgets_hints();
-            }
-            // The others: not all of them just when the leader has renewed.
-            looks.retain(|again| *again <= interval);
-            looks.sort_unstable();
-            assert!(looks.len() >= CROWD - usize::try_from(FEW).expect("few"), "{looks:?}");
-            assert!(looks[looks.len() - 1].saturating_sub(looks[0]) >= interval / 8, "{looks:?}");
+            // Those that do not listen, and not all of them just when the leader has renewed.
+            let looks = timeout(4 * SOON, few).await.expect("most of them stop");
+            assert!(looks[looks.len() - 1].saturating_sub(looks[0]) >= MongoCandidate::RENEW_INTERVAL / 8, "{looks:?}");
+            waiting.iter_mut().for_each(MongoCandidate::forgets_hints);
             leader.releases().await;
             let mut tasks = tokio::task::JoinSet::new();
             for mut next in waiting {
@@ -441,6 +446,67 @@ fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
             timeout(SOON, tasks.join_next()).await.expect("one of them was told").expect("it runs").expect("it leads");
         });
     }
+}
+
+/// Without a hint this test would never end.
+#[test]
+fn observers_are_no_part_of_a_crowd() {
+    with_server(Topology::Standalone, async |server| {
+        let (mut leader, mut next) = pair(server).await;
+        let boundary = next.candidacy.boundary.clone();
+        let mut observers = Vec::new();
+        for _ in 0..=FEW {
+            let mut observer = MongoCandidate::at(server, "observer");
+            observer.store.observe(&boundary).await.expect("looked");
+            observer.store.wait_for_change(Some(&boundary)).await;
+            observers.push(observer);
+        }
+        let mut late = MongoCandidate::at(server, "late");
+        late.listens().await;
+        // Both have counted.
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(server.open_cursors().await, FEW + 3);
+        late.forgets_hints();
+        next.forgets_hints();
+        leader.releases().await;
+        next.takes_when_told().await;
+    });
+}
+
+/// Without a hint this test would never end.
+#[test]
+fn where_the_server_does_not_tell_how_many_listen_all_do() {
+    with_server(Topology::Standalone, async |server| {
+        let refuses = doc! { "failCommands": ["aggregate"], "namespace": "admin.$cmd.aggregate", "errorCode": 13 };
+        let order = doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": refuses };
+        server.client().await.database("admin").run_command(order).await.expect("it takes orders");
+        let (mut leader, mut next) = pair(server).await;
+        let mut others = Vec::new();
+        for _ in 0..=FEW {
+            let mut other = MongoCandidate::at(server, "other");
+            other.listens().await;
+            others.push(other);
+        }
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(server.open_cursors().await, FEW + 2);
+        drop(others);
+        next.forgets_hints();
+        leader.releases().await;
+        next.takes_when_told().await;
+    });
+}
+
+/// Otherwise a crowd of drained candidates would keep the others from listening.
+#[test]
+fn a_candidate_that_does_not_campaign_for_now_holds_no_cursor() {
+    with_server(Topology::Standalone, async |server| {
+        let (_leader, mut next) = pair(server).await;
+        assert_eq!(server.open_cursors().await, 1);
+        next.releases().await;
+        while server.open_cursors().await > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
 
 /// The CPU time that the server has used.

@@ -3,6 +3,7 @@
 //! A candidate's connection is named after its boundary while it listens, so that each of them can count the others: among many a
 //! few listen ([`crowd`]). The name that a user gives to the connections in the URL is not used, see [`url`](super::super::url).
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use tokio_postgres::types::Type;
 use tracing::{debug, info};
 
 use super::super::connection::{NAME, ServerPlace, open};
-use super::super::errors::is_denial;
 use super::super::notices::{Heard, PROOFS};
 use super::super::settings::{Host, Settings};
 use super::{Parameter, PostgresServer, value};
@@ -39,50 +39,58 @@ pub enum Listening {
 }
 
 impl Listening {
-    /// Begins or ends to listen, if it is time for that.
+    /// Before a look: listens on a connection that does not yet, unless this candidate rests.
     ///
     /// # Errors
     ///
     /// The server does not answer, or refuses.
-    pub async fn refresh(
+    pub async fn begin(
         &mut self,
         server: &mut PostgresServer,
-        settings: &Settings,
         hints: &Notifier,
         boundary: &str,
     ) -> Result<(), StoreError> {
+        if server.is_listening || self.rests() {
+            return Ok(());
+        }
+        let name = server.listener_name(boundary);
+        server.listen(Some(boundary), &name).await?;
+        *self = Listening::UntilCounted(clock::now() + crowd::count_delay());
+        pass_on(server, hints);
+        Ok(())
+    }
+
+    /// After a look that has not led to a win: counts the others if it is time for that, and then listens, or rests. A failure ends
+    /// the connection, and nothing else.
+    pub async fn count(&mut self, server: &mut PostgresServer, settings: &Settings, hints: &Notifier, boundary: &str) {
         let now = clock::now();
         match *self {
-            Listening::RestsUntil(until) if now < until => {}
-            Listening::RestsUntil(_) => {
-                let listeners = server.count_listeners(boundary).await?;
-                if crowd::has_room(listeners) {
-                    self.begin(server, hints, boundary).await?;
-                } else {
-                    self.rest(listeners);
-                }
-            }
-            // The connection is another one.
-            Listening::Always | Listening::UntilCounted(_) if !server.is_listening => {
-                self.begin(server, hints, boundary).await?;
-            }
-            Listening::UntilCounted(at) if at <= now => {
-                let listeners = server.count_listeners(boundary).await?;
-                match crowd::choose(listeners) {
-                    Choice::Listen => {
-                        *self = Listening::Always;
-                        server.prove_delivery(settings);
-                    }
+            Listening::UntilCounted(at) if at <= now => match server.count_listeners(boundary).await {
+                None => *self = Listening::Always,
+                Some(listeners) => match crowd::choose(listeners) {
+                    Choice::Listen => *self = Listening::Always,
                     Choice::CountAgain => *self = Listening::UntilCounted(now + crowd::count_delay()),
                     Choice::Rest => {
-                        server.stop_listening().await?;
+                        server.stop_listening().await;
                         self.rest(listeners);
                     }
+                },
+            },
+            Listening::RestsUntil(until) if until <= now => match server.count_listeners(boundary).await {
+                Some(listeners) if !crowd::has_room(listeners) => self.rest(listeners),
+                Some(_) | None => {
+                    *self = Listening::Always;
+                    if self.begin(server, hints, boundary).await.is_ok() {
+                        // The record may have changed since the look.
+                        hints.changed();
+                    }
                 }
-            }
-            Listening::Always | Listening::UntilCounted(_) => {}
+            },
+            Listening::Always | Listening::UntilCounted(_) | Listening::RestsUntil(_) => {}
         }
-        Ok(())
+        if *self == Listening::Always && server.is_listening {
+            server.prove_delivery(settings);
+        }
     }
 
     /// Whether it leaves the notifications to the others.
@@ -90,18 +98,11 @@ impl Listening {
         matches!(self, Listening::RestsUntil(_))
     }
 
-    /// Another candidate leads, which has listened until now: this one may be needed in its place.
-    pub fn note_handover(&mut self) {
-        if self.rests() && crowd::counts_after_handover() {
+    /// A candidate that rests counts the others after its next look.
+    pub fn end_rest(&mut self) {
+        if self.rests() {
             *self = Listening::RestsUntil(clock::now());
         }
-    }
-
-    async fn begin(&mut self, server: &mut PostgresServer, hints: &Notifier, boundary: &str) -> Result<(), StoreError> {
-        server.listen(Some(boundary)).await?;
-        *self = Listening::UntilCounted(clock::now() + crowd::count_delay());
-        pass_on(server, hints);
-        Ok(())
     }
 
     /// Leaves the notifications to the others.
@@ -128,10 +129,10 @@ fn pass_on(server: &mut PostgresServer, hints: &Notifier) {
 }
 
 impl PostgresServer {
-    /// Begins to listen for the changes of one boundary, or of all.
-    pub async fn listen(&mut self, boundary: Option<&str>) -> Result<(), StoreError> {
+    /// Begins to listen for the changes of one boundary, or of all, on a connection that has this name from then on.
+    pub async fn listen(&mut self, boundary: Option<&str>, name: &str) -> Result<(), StoreError> {
         self.ear.attend(boundary);
-        self.ask_named("LISTEN elect", &boundary.map_or_else(|| NAME.to_owned(), listener_name)).await?;
+        self.ask_named("LISTEN elect", name).await?;
         self.is_listening = true;
         Ok(())
     }
@@ -139,8 +140,8 @@ impl PostgresServer {
     /// Has notifications sent by another connection, and reports if they do not arrive: a pooler that shares connections accepts LISTEN,
     /// and passes on what arrives within an answer, such as a notification that the connection sends to itself, and nothing else.
     /// Must be called inside a [`tokio::task::LocalSet`].
-    pub fn prove_delivery(&self, settings: &Settings) {
-        if self.ear.is_proven() {
+    pub fn prove_delivery(&mut self, settings: &Settings) {
+        if std::mem::replace(&mut self.is_proof_sent, true) {
             return;
         }
         let proof = format!("? {}", uuid::Uuid::new_v4());
@@ -162,24 +163,44 @@ impl PostgresServer {
         });
     }
 
-    /// Ends what [`PostgresServer::listen`] has begun.
-    pub async fn stop_listening(&mut self) -> Result<(), StoreError> {
+    /// Ends what [`PostgresServer::listen`] has begun, or the connection.
+    async fn stop_listening(&mut self) {
         self.ear.stop_attending();
-        self.ask_named("UNLISTEN elect", NAME).await?;
-        self.is_listening = false;
-        Ok(())
+        // Otherwise it is judged.
+        if self.ask_named("UNLISTEN elect", NAME).await.is_ok() {
+            self.is_listening = false;
+        } else {
+            self.is_sound = false;
+        }
     }
 
-    /// The connections that listen for the changes of one boundary, of any user. 0, if this user may not know.
-    pub async fn count_listeners(&mut self, boundary: &str) -> Result<usize, StoreError> {
+    /// The connections of candidates that listen for the changes of one boundary. `None`: the server does not tell.
+    async fn count_listeners(&mut self, boundary: &str) -> Option<usize> {
+        // A connection whose host is gone may be there for hours; the others look once in a renewal interval, which is at most a minute by default.
         let question = "SELECT count(*) AS listeners FROM pg_stat_activity \
-                        WHERE datname = current_database() AND application_name = $1::text";
-        let listener = listener_name(boundary);
+                        WHERE datname = current_database() AND application_name = $1::text \
+                        AND (state_change IS NULL OR state_change > clock_timestamp() - interval '2 minutes')";
+        let listener = self.listener_name(boundary);
         match self.wire.client.query_typed_one(question, &[(&listener, Type::TEXT)]).await {
-            Ok(row) => Ok(usize::try_from(value::<i64>(&row, "listeners")?).unwrap_or(0)),
-            Err(error) if is_denial(&error) => Ok(0),
-            Err(error) => Err(self.judge(&error)),
+            Ok(row) => value::<i64>(&row, "listeners").ok().and_then(|listeners| usize::try_from(listeners).ok()),
+            Err(error) => {
+                // An answer, whatever it is, says nothing about the election.
+                self.is_sound &= error.as_db_error().is_some();
+                None
+            }
         }
+    }
+
+    /// The name of a connection on which a candidate listens for the changes of a boundary, as the server would shorten it. The
+    /// number stands for schema and boundary as they are.
+    fn listener_name(&self, boundary: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        (&self.schema, boundary).hash(&mut hasher);
+        let number = format!("{:08x}", hasher.finish() >> 32);
+        let printable = |character: char| if character.is_ascii_graphic() { character } else { '?' };
+        let shown = NAME_BYTES_MAX - NAME.len() - number.len() - 2;
+        let boundary: String = boundary.chars().map(printable).take(shown).collect();
+        format!("{NAME} {boundary} {number}")
     }
 
     /// One statement, and a name for this connection, in one round trip.
@@ -190,12 +211,6 @@ impl PostgresServer {
         let (asked, named) = tokio::join!(client.query_typed(statement, &[]), client.query_typed(naming, &parameters));
         asked.and(named).map_err(|error| self.judge(&error)).map(drop)
     }
-}
-
-/// The name of a connection that listens for the changes of a boundary, as the server would shorten it: other bytes would count for nothing.
-fn listener_name(boundary: &str) -> String {
-    let printable = |byte: char| if byte.is_ascii_graphic() { byte } else { '?' };
-    format!("{NAME} {}", boundary.chars().map(printable).collect::<String>()).chars().take(NAME_BYTES_MAX).collect()
 }
 
 /// Sends notifications on a connection of its own, at times when the other one has hardly anything to ask.

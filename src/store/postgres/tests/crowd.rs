@@ -4,21 +4,43 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::worker::StoreEvent;
+use elect_core::boundary::Boundary;
 
 /// So many that most of them must stop listening.
 const CROWD: usize = 40;
 /// As many as listen in any case.
-const FEW: i64 = 16;
+const FEW: usize = 16;
 
-/// Of which the server knows that they listen.
-async fn listeners(client: &Client) -> i64 {
-    let question = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'elect cron'";
-    client.query_one(question, &[]).await.expect("an answer").get(0)
+/// The names of the connections that listen as candidates.
+async fn listeners(client: &Client) -> Vec<String> {
+    let question = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'elect %'";
+    let rows = client.query(question, &[]).await.expect("an answer");
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 async fn is_told(candidate: &mut PostgresCandidate) {
     let event = candidate.events.recv().await;
     assert!(matches!(event, Some(StoreEvent::Hint)), "{event:?}");
+}
+
+fn candidate(server: &PostgresProcess, name: &str, boundary: &Boundary) -> PostgresCandidate {
+    let mut candidate = PostgresCandidate::at(&server.url(), name, LONG);
+    candidate.candidacy.ttl = Duration::from_secs(3600);
+    candidate.candidacy.boundary = boundary.clone();
+    candidate
+}
+
+/// A leader that needs no further renewal.
+async fn leader(server: &PostgresProcess, boundary: &Boundary) -> PostgresCandidate {
+    // One with a ttl of an hour may be unknown to a server that is new.
+    let mut first = candidate(server, "first", boundary);
+    first.candidacy.ttl = Duration::from_secs(1);
+    first.win().await;
+    first.store.release(&first.candidacy).await.expect("released");
+    let mut leader = candidate(server, "leader", boundary);
+    leader.win().await;
+    assert!(matches!(leader.renew().await, Ok(RenewResult::Credited { .. })));
+    leader
 }
 
 /// Returns when it is to look again, if nothing is announced.
@@ -33,43 +55,31 @@ async fn waits(candidate: &mut PostgresCandidate) -> Duration {
 #[test]
 fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
     with_server(&["max_connections=200"], async |server| {
-        let candidate = |name| {
-            let mut candidate = PostgresCandidate::at(&server.url(), name, LONG);
-            candidate.candidacy.ttl = Duration::from_secs(3600);
-            candidate
-        };
+        let boundary = "cron".parse().expect("a boundary");
         let client = server.try_client().await.expect("it is up");
-        // A leader with a ttl of an hour may be unknown to a server that is new.
-        let mut first = PostgresCandidate::at(&server.url(), "first", LONG);
-        first.win().await;
-        first.store.release(&first.candidacy).await.expect("released");
-        let mut leader = candidate("leader");
-        leader.win().await;
-        assert!(matches!(leader.renew().await, Ok(RenewResult::Credited { .. })));
-        let mut waiting: Vec<PostgresCandidate> = (0..CROWD).map(|_| candidate("next")).collect();
-        for next in &mut waiting {
-            waits(next).await;
-        }
+        let mut leader = leader(server, &boundary).await;
+        let mut waiting: Vec<PostgresCandidate> = (0..CROWD).map(|_| candidate(server, "next", &boundary)).collect();
         let limit = clock::now() + LIMIT;
-        // The leader listens as well.
-        while listeners(&client).await > FEW {
+        let looks = loop {
+            let mut looks = Vec::new();
+            for next in &mut waiting {
+                looks.push(waits(next).await);
+            }
+            looks.retain(|again| *again <= access().renew_interval);
+            looks.sort_unstable();
+            // The leader listens as well.
+            if listeners(&client).await.len() <= FEW && looks.len() > CROWD - FEW {
+                break looks;
+            }
             assert!(clock::now() < limit, "most of them stop");
             tokio::time::sleep(Duration::from_millis(500)).await;
-            for next in &mut waiting {
-                waits(next).await;
-            }
-        }
-        let mut looks = Vec::new();
-        for next in &mut waiting {
-            looks.push(waits(next).await);
-            while next.events.try_recv().is_ok() {}
-        }
-        // The others: not all of them just when the leader has renewed.
-        looks.retain(|again| *again <= access().renew_interval);
-        looks.sort_unstable();
-        assert!(looks.len() >= CROWD - usize::try_from(FEW).expect("few"), "{looks:?}");
+        };
+        // Those that do not listen, and not all of them just when the leader has renewed.
         let spread = looks[looks.len() - 1].saturating_sub(looks[0]);
         assert!(spread >= access().renew_interval / 8, "{looks:?}");
+        for next in &mut waiting {
+            while next.events.try_recv().is_ok() {}
+        }
         leader.store.release(&leader.candidacy).await.expect("released");
         let mut tasks = tokio::task::JoinSet::new();
         for mut next in waiting {
@@ -87,57 +97,86 @@ fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
     });
 }
 
-/// Those that stopped, when there are few again.
+/// Also under a name that is too long for the server, and not ASCII.
 #[test]
 fn a_candidate_that_has_rested_listens_again_where_there_is_room() {
-    with_server(&["max_connections=200"], async |server| {
-        let client = server.try_client().await.expect("it is up");
-        let mut foreign = Vec::new();
-        for _ in 0..CROWD {
-            let other = server.try_client().await.expect("it is up");
-            other.batch_execute("SET application_name = 'elect cron'").await.expect("named");
-            foreign.push(other);
-        }
-        let mut next = PostgresCandidate::at(&server.url(), "next", LONG);
-        next.candidacy.boundary = "cron".parse().expect("a boundary");
-        let among = i64::try_from(CROWD).expect("a number");
-        // It listens first, goes on by chance, or rests: until it is one of those that rest.
-        let mut rests = false;
-        for _ in 0..20 {
-            next = PostgresCandidate::at(&server.url(), "next", LONG);
-            next.campaign().await.expect("an answer");
-            let began = clock::now();
-            while clock::now().since(began) < Duration::from_secs(3) && !rests {
+    let names = ["cron".to_owned(), format!("é{}", "x".repeat(70))];
+    for boundary in names.map(|name| name.parse().expect("a boundary")) {
+        with_server(&["max_connections=200"], async |server| {
+            let client = server.try_client().await.expect("it is up");
+            let _leader = leader(server, &boundary).await;
+            let name = listeners(&client).await.pop().expect("the leader listens");
+            let mut foreign = Vec::new();
+            for _ in 0..CROWD {
+                let other = server.try_client().await.expect("it is up");
+                other.batch_execute(&format!("SET application_name = '{name}'")).await.expect("named");
+                foreign.push(other);
+            }
+            // At once or later: it may count again.
+            let mut next = candidate(server, "next", &boundary);
+            let limit = clock::now() + LIMIT;
+            while waits(&mut next).await > access().renew_interval {
+                assert!(clock::now() < limit, "it rests");
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                next.campaign().await.expect("an answer");
-                rests = listeners(&client).await == among;
             }
-            if rests {
-                break;
+            assert_eq!(listeners(&client).await.len(), CROWD + 1);
+            drop(foreign);
+            let limit = clock::now() + LIMIT;
+            while waits(&mut next).await <= access().renew_interval || listeners(&client).await.len() != 2 {
+                assert!(clock::now() < limit, "it listens again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
+        });
+    }
+}
+
+#[test]
+fn observers_and_candidates_of_other_boundaries_and_schemas_are_no_part_of_a_crowd() {
+    with_server(&["max_connections=200"], async |server| {
+        server.run("CREATE SCHEMA other").await;
+        let client = server.try_client().await.expect("it is up");
+        let boundary: Boundary = format!("{}a", "x".repeat(70)).parse().expect("a boundary");
+        let beside: Boundary = format!("{}b", "x".repeat(70)).parse().expect("a boundary");
+        let _leader = leader(server, &boundary).await;
+        let mut others = Vec::new();
+        for _ in 0..FEW {
+            let mut observer = candidate(server, "observer", &boundary);
+            observer.store.observe(&boundary).await.expect("looked");
+            // That it listens from now on.
+            observer.store.wait_for_change(Some(&boundary)).await;
+            let mut in_schema = PostgresCandidate::at(&format!("{}&schema=other", server.url()), "other", LONG);
+            in_schema.candidacy.boundary = boundary.clone();
+            in_schema.campaign().await.expect("an answer");
+            let mut of_boundary = candidate(server, "other", &beside);
+            of_boundary.campaign().await.expect("an answer");
+            others.extend([observer, in_schema, of_boundary]);
         }
-        assert!(rests, "among {among} it rests at some time");
-        drop(foreign);
-        let limit = clock::now() + LIMIT;
-        while listeners(&client).await != 1 {
-            assert!(clock::now() < limit, "it listens again");
+        let mut next = candidate(server, "next", &boundary);
+        // It has counted, more than once if they were too many.
+        for _ in 0..10 {
+            waits(&mut next).await;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            next.campaign().await.expect("an answer");
         }
+        assert!(waits(&mut next).await > access().renew_interval, "it listens");
+        let names = listeners(&client).await;
+        assert!(names.iter().all(|name| name.len() == 63), "{names:?}");
+        assert_eq!(names.len(), 2 + 2 * FEW);
     });
 }
 
-/// A name that the server shortens or replaces would count for nothing.
+/// Otherwise a crowd of drained candidates would keep the others from listening.
 #[test]
-fn a_boundary_with_a_long_name_is_counted() {
+fn a_candidate_that_does_not_campaign_for_now_does_not_listen() {
     with_server(&[], async |server| {
+        let boundary = "cron".parse().expect("a boundary");
         let client = server.try_client().await.expect("it is up");
-        let mut one = PostgresCandidate::at(&server.url(), "one", LONG);
-        one.candidacy.boundary = format!("é{}", "x".repeat(70)).parse().expect("a boundary");
-        one.campaign().await.expect("an answer");
-        let question = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'elect %'";
-        let name: String = client.query_one(question, &[]).await.expect("an answer").get(0);
-        assert_eq!(name.len(), 63, "{name}");
-        assert!(name.starts_with("elect ?x"), "{name}");
+        let _leader = leader(server, &boundary).await;
+        let mut next = candidate(server, "next", &boundary);
+        waits(&mut next).await;
+        assert_eq!(listeners(&client).await.len(), 2);
+        next.store.release(&next.candidacy).await.expect("nothing is held");
+        while listeners(&client).await.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     });
 }
