@@ -278,10 +278,13 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
+        let releasing = async {
+            let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
+            Ok(is_freed && tell_released(server, &self.boundary).await)
+        };
         // At the same time: those that are told do not wait any more.
-        let freeing = free(server, &self.boundary, filter, nonce, reservation);
-        let (is_freed, is_heard) = tokio::join!(freeing, is_heard(server, &self.boundary));
-        if is_freed? && tell_released(server, &self.boundary).await && is_heard {
+        let (is_told, is_heard) = tokio::join!(releasing, is_heard(server, &self.boundary));
+        if is_told? && is_heard {
             self.yield_until = None;
         }
         Ok(())
