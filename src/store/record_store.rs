@@ -79,8 +79,8 @@ pub trait Backend {
     /// Whether there is anything that could be given back.
     fn may_hold(session: &Self::Session) -> bool;
 
-    /// The candidate does not campaign for now: hints are left to those that do.
-    fn stop_waiting(&mut self) {}
+    /// The candidate does not campaign for now: among many, hints are left to those that do.
+    async fn leave_crowd(&mut self, _: &Self::Session) {}
 
     /// Frees the record, if it is this candidate's, and leaves it to a successor if one is named.
     async fn release(
@@ -302,7 +302,9 @@ impl<B: Backend> Store for RecordStore<B> {
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
         let Some(session) = self.session.as_mut().filter(|session| B::may_hold(session)) else {
-            self.backend.stop_waiting();
+            if let Some(session) = &self.session {
+                self.backend.leave_crowd(session).await;
+            }
             return Ok(());
         };
         self.backend.release(session, self.reservation.as_ref()).await

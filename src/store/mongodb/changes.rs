@@ -21,7 +21,7 @@ use ::mongodb::options::{
 use ::mongodb::raw_batch_cursor::RawBatchCursor;
 use ::mongodb::{Collection, Database, Namespace};
 use futures_core::Stream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::errors::{is_present_already, is_refusal, short_message};
 use super::stored_record::number;
@@ -207,7 +207,7 @@ impl HintCollection {
             WhenMissing::Create => finding.comment(CANDIDATES_COMMENT),
             WhenMissing::Leave => finding,
         };
-        let mut entries = Entries { cursor: finding.batch().await?, is_alive: true };
+        let mut entries = Entries { cursor: finding.batch().await?, is_alive: true, answers_by: None };
         // The entries from before, which say nothing that the next question would not.
         entries.next().await?;
         Ok(entries.is_alive.then_some(entries))
@@ -218,18 +218,24 @@ impl HintCollection {
 pub struct Entries {
     cursor: RawBatchCursor,
     is_alive: bool,
+    /// By then the next answer has come, or none comes any more; `None`: it was not asked for yet.
+    answers_by: Option<Instant>,
 }
 
 impl Entries {
-    /// Waits for the next batch, for as long as the server holds back an empty one. Returns whether there is an entry in it.
+    /// Waits for the next batch, for as long as the server holds back an empty one. Returns whether there is an entry in it. Cancel safe.
     ///
     /// # Errors
     ///
     /// The cursor has ended, or the server says nothing.
     pub async fn next(&mut self) -> Result<bool, NoHints> {
+        let answers_by =
+            *self.answers_by.get_or_insert_with(|| Instant::now() + EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX);
         let cursor = &mut self.cursor;
         let next = std::future::poll_fn(|context| Pin::new(&mut *cursor).poll_next(context));
-        let batch = match timeout(EMPTY_BATCH_INTERVAL + BATCH_DELAY_MAX, next).await {
+        let answer = timeout_at(answers_by, next).await;
+        self.answers_by = None;
+        let batch = match answer {
             Ok(Some(batch)) => batch?,
             Ok(None) => return Err(NoHints::ForNow("the server has ended the cursor".to_owned())),
             Err(_) => return Err(NoHints::ForNow("the server says nothing".to_owned())),

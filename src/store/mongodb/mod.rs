@@ -234,9 +234,9 @@ impl Backend for MongoDb {
         session.may_hold()
     }
 
-    fn stop_waiting(&mut self) {
-        if let Some(server) = &mut self.link.server {
-            server.watch = None;
+    async fn leave_crowd(&mut self, _: &Session) {
+        if let Some(watch) = self.link.server.as_ref().and_then(|server| server.watch.as_ref()) {
+            watch.leave_crowd();
         }
     }
 

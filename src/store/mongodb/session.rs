@@ -278,13 +278,8 @@ impl Session {
             (None, None) => return Ok(()),
         };
         let nonce = self.rule.nonce();
-        let releasing = async {
-            let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
-            Ok(is_freed && tell_released(server, &self.boundary).await)
-        };
-        // At the same time: those that are told do not wait any more.
-        let (is_told, is_heard) = tokio::join!(releasing, is_heard(server, &self.boundary));
-        if is_told? && is_heard {
+        let is_freed = free(server, &self.boundary, filter, nonce, reservation).await?;
+        if is_freed && tell_released(server, &self.boundary).await {
             self.yield_until = None;
         }
         Ok(())
@@ -473,14 +468,6 @@ async fn tell_released(server: &MongoServer, boundary: &str) -> bool {
             false
         }
         Err(_) => false,
-    }
-}
-
-/// Whether another candidate listens, as far as the server tells: in a crowd those that did may be gone.
-async fn is_heard(server: &MongoServer, boundary: &str) -> bool {
-    match timeout(server.time_for_hint(), server.changes().count_listeners(boundary)).await {
-        Ok(Ok(listeners)) => listeners.is_none_or(|listeners| listeners > 0),
-        Ok(Err(_)) | Err(_) => false,
     }
 }
 

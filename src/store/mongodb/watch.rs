@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
@@ -27,7 +28,7 @@ use elect_keeper::clock;
 const HINT_INTERVAL: Duration = Duration::from_millis(10);
 /// For all that precedes the first wait. A server that says nothing must not keep the next watch from being begun.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
-/// For the number of candidates that hold a cursor. Until it is known this candidate holds one too.
+/// For the number of candidates that hold a cursor. A candidate that does not know it holds one too.
 const COUNTING_TIME_MAX: Duration = Duration::from_secs(2);
 /// After a refusal. A permission may be granted, and a collection that is in the way be dropped.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ struct WatchState {
     rests_until: Cell<Option<Time>>,
     /// It has ended because enough other candidates listen.
     is_in_crowd: Cell<bool>,
+    /// Rung when the watcher does not campaign for now.
+    leaves: Notify,
 }
 
 impl ChangesWatch {
@@ -90,6 +93,7 @@ impl ChangesWatch {
             is_wanted: Cell::new(true),
             rests_until: Cell::new(None),
             is_in_crowd: Cell::new(false),
+            leaves: Notify::new(),
         });
         let shared = Rc::clone(&state);
         // Watched by `is_settled`, with every question.
@@ -108,7 +112,7 @@ impl ChangesWatch {
             };
             shared.rests_until.set(Some(rests_until));
             if clock::now().since(began) >= WATCH_LIFETIME_MIN {
-                // Of which nothing is told from now on.
+                // Changes from now on are not told.
                 tell();
             }
         });
@@ -136,6 +140,11 @@ impl ChangesWatch {
         }
     }
 
+    /// The watcher does not campaign for now: it leaves the hints to other candidates if those are many.
+    pub fn leave_crowd(&self) {
+        self.state.leaves.notify_one();
+    }
+
     /// The watcher leads. The cursor ends with the next entry of its boundary, which is the leader's own, or with the next empty
     /// answer: a connection that waits for an answer could not be used any more if it were not awaited.
     pub fn end_soon(&self) {
@@ -161,7 +170,7 @@ async fn follow(
         Watcher::Candidate(_) => WhenMissing::Create,
         Watcher::Observer => WhenMissing::Leave,
     };
-    let mut crowd = match (watcher, boundary) {
+    let crowd = match (watcher, boundary) {
         (Watcher::Candidate(_), Some(boundary)) => Some(Crowd { changes, boundary }),
         (Watcher::Candidate(_), None) | (Watcher::Observer, _) => None,
     };
@@ -177,7 +186,8 @@ async fn follow(
     };
     // The cursor does not tell of changes from before it was opened.
     tell();
-    let mut count_is_due = pin!(sleep(crowd::count_delay()));
+    let (mut is_undecided, mut delay) = (crowd.is_some(), crowd::count_delay());
+    let mut count_is_due = pin!(sleep(delay));
     loop {
         tokio::select! {
             has_entry = entries.next() => {
@@ -191,14 +201,27 @@ async fn follow(
                     sleep(HINT_INTERVAL).await;
                 }
             }
-            () = &mut count_is_due, if crowd.is_some() => {
+            () = &mut count_is_due, if is_undecided => {
                 // A leader does not count, and ends with its next answer.
-                if let Some(present) = crowd.take_if(|_| state.is_wanted.get())
-                    && !present.has_chosen().await?
-                {
-                    crowd = Some(present);
+                is_undecided = state.is_wanted.get();
+                if let Some(crowd) = crowd.as_ref().filter(|_| is_undecided) {
+                    (is_undecided, delay) = match crowd.count().await {
+                        Counted::Untold => (false, delay),
+                        // The server is busy.
+                        Counted::NotYet => (true, delay * 2),
+                        Counted::Listeners(listeners) => match crowd::choose(listeners) {
+                            Choice::Listen => (false, delay),
+                            Choice::CountAgain => (true, crowd::count_delay()),
+                            Choice::Rest => return Err(NoHints::Crowd(listeners)),
+                        },
+                    };
+                    count_is_due.set(sleep(delay));
                 }
-                count_is_due.set(sleep(crowd::count_delay()));
+            }
+            () = state.leaves.notified() => {
+                if let Some(crowd) = &crowd {
+                    crowd.has_room().await?;
+                }
             }
         }
     }
@@ -218,23 +241,6 @@ impl Crowd<'_> {
         match self.count().await {
             Counted::Listeners(listeners) if !crowd::has_room(listeners) => Err(NoHints::Crowd(listeners)),
             Counted::Listeners(_) | Counted::Untold | Counted::NotYet => Ok(()),
-        }
-    }
-
-    /// Whether this candidate goes on, without another count.
-    ///
-    /// # Errors
-    ///
-    /// They are too many, and this candidate is one of those that stop.
-    async fn has_chosen(&self) -> Result<bool, NoHints> {
-        match self.count().await {
-            Counted::Untold => Ok(true),
-            Counted::NotYet => Ok(false),
-            Counted::Listeners(listeners) => match crowd::choose(listeners) {
-                Choice::Listen => Ok(true),
-                Choice::CountAgain => Ok(false),
-                Choice::Rest => Err(NoHints::Crowd(listeners)),
-            },
         }
     }
 

@@ -247,9 +247,11 @@ impl Backend for Postgres {
         session.may_hold()
     }
 
-    fn stop_waiting(&mut self) {
-        // The connection may not be ready for an UNLISTEN.
-        self.link.server.take_if(|server| server.is_listening);
+    async fn leave_crowd(&mut self, session: &Session) {
+        if let Some(server) = &mut self.link.server {
+            session.leave_crowd(server).await;
+        }
+        self.link.server.take_if(|server| !server.is_sound);
     }
 
     async fn release(
@@ -257,6 +259,11 @@ impl Backend for Postgres {
         session: &mut Session,
         reservation: Option<&Reservation<String>>,
     ) -> Result<(), StoreError> {
-        attempt(&self.settings, &mut self.link, async |server| session.release(server, reservation).await).await
+        attempt(&self.settings, &mut self.link, async |server| {
+            session.release(server, reservation).await?;
+            session.leave_crowd(server).await;
+            Ok(())
+        })
+        .await
     }
 }

@@ -95,6 +95,11 @@ impl Session {
         self.listening.begin(server, hints, &self.boundary).await
     }
 
+    /// This candidate does not campaign for now: among many, it leaves the notifications to the others.
+    pub async fn leave_crowd(&self, server: &mut PostgresServer) {
+        Listening::leave(server, &self.boundary).await;
+    }
+
     /// After a look: whether this candidate listens from now on. Must be called inside a [`tokio::task::LocalSet`].
     pub async fn count_listeners(&mut self, server: &mut PostgresServer, settings: &Settings, hints: &Notifier) {
         self.listening.count(server, settings, hints, &self.boundary).await;
@@ -398,11 +403,13 @@ impl ObservedSession for Session {
     }
 
     fn wait(&mut self, _: &PostgresServer, left: Duration, decided: bool) -> Duration {
-        if self.listening.rests() {
-            return left.min(crowd::look_interval(self.renew_interval, decided));
+        match self.listening {
+            Listening::RestsUntil(_) => left.min(crowd::look_interval(self.renew_interval, decided)),
+            // Renewals are not announced.
+            Listening::Always | Listening::UntilCounted(_) if !decided => left.min(UNDECIDED_POLL_INTERVAL),
+            Listening::UntilCounted(at) => left.min(at.since(clock::now())),
+            Listening::Always => left,
         }
-        // Renewals are not announced.
-        if decided { left } else { left.min(UNDECIDED_POLL_INTERVAL) }
     }
 
     fn observation(&self, snapshot: &RowSnapshot) -> Observation {

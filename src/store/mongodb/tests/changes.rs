@@ -498,14 +498,25 @@ fn where_the_server_does_not_tell_how_many_listen_all_do() {
 
 /// Otherwise a crowd of drained candidates would keep the others from listening.
 #[test]
-fn a_candidate_that_does_not_campaign_for_now_holds_no_cursor() {
+fn a_candidate_that_does_not_campaign_for_now_leaves_its_cursor_to_others_if_they_are_many() {
     with_server(Topology::Standalone, async |server| {
         let (_leader, mut next) = pair(server).await;
-        assert_eq!(server.open_cursors().await, 1);
+        let mut others = Vec::new();
+        for _ in 1..FEW - 1 {
+            let mut other = MongoCandidate::at(server, "other");
+            other.listens().await;
+            others.push(other);
+        }
         next.releases().await;
-        while server.open_cursors().await > 0 {
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(server.open_cursors().await, FEW - 1, "there is room");
+        let mut last = MongoCandidate::at(server, "last");
+        last.listens().await;
+        next.releases().await;
+        while server.open_cursors().await == FEW {
             sleep(Duration::from_millis(10)).await;
         }
+        assert_eq!(server.open_cursors().await, FEW - 1);
     });
 }
 

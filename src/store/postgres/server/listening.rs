@@ -3,7 +3,6 @@
 //! A candidate's connection is named after its boundary while it listens, so that each of them can count the others: among many a
 //! few listen ([`crowd`]). The name that a user gives to the connections in the URL is not used, see [`url`](super::super::url).
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +31,9 @@ pub enum Listening {
     /// On each connection.
     #[default]
     Always,
-    /// The same, until the listeners are counted.
+    /// On each connection, until it counts the listeners at this time.
     UntilCounted(Time),
-    /// Enough others did: not before this.
+    /// It rests, and counts the listeners at this time.
     RestsUntil(Time),
 }
 
@@ -63,24 +62,33 @@ impl Listening {
     /// After a look that has not led to a win: counts the others if it is time for that, and then listens, or rests. A failure ends
     /// the connection, and nothing else.
     pub async fn count(&mut self, server: &mut PostgresServer, settings: &Settings, hints: &Notifier, boundary: &str) {
+        let limit = server.limit / 4;
+        if timeout(limit, self.count_now(server, hints, boundary)).await.is_err() {
+            // An answer may be under way.
+            server.is_sound = false;
+        }
+        if *self == Listening::Always && server.is_listening && server.is_sound {
+            server.prove_delivery(settings);
+        }
+    }
+
+    async fn count_now(&mut self, server: &mut PostgresServer, hints: &Notifier, boundary: &str) {
         let now = clock::now();
         match *self {
-            Listening::UntilCounted(at) if at <= now => match server.count_listeners(boundary).await {
-                None => *self = Listening::Always,
-                Some(listeners) => match crowd::choose(listeners) {
-                    Choice::Listen => *self = Listening::Always,
-                    Choice::CountAgain => *self = Listening::UntilCounted(now + crowd::count_delay()),
-                    Choice::Rest => {
-                        server.stop_listening().await;
-                        self.rest(listeners);
-                    }
-                },
+            Listening::UntilCounted(at) if at <= now => match server.count_listeners(boundary).await.map(crowd::choose)
+            {
+                None | Some(Choice::Listen) => *self = Listening::Always,
+                Some(Choice::CountAgain) => *self = Listening::UntilCounted(now + crowd::count_delay()),
+                Some(Choice::Rest) => {
+                    server.stop_listening().await;
+                    self.rest();
+                }
             },
             Listening::RestsUntil(until) if until <= now => match server.count_listeners(boundary).await {
-                Some(listeners) if !crowd::has_room(listeners) => self.rest(listeners),
+                Some(listeners) if !crowd::has_room(listeners) => self.rest(),
                 Some(_) | None => {
                     *self = Listening::Always;
-                    if self.begin(server, hints, boundary).await.is_ok() {
+                    if server.is_sound && self.begin(server, hints, boundary).await.is_ok() {
                         // The record may have changed since the look.
                         hints.changed();
                     }
@@ -88,8 +96,22 @@ impl Listening {
             },
             Listening::Always | Listening::UntilCounted(_) | Listening::RestsUntil(_) => {}
         }
-        if *self == Listening::Always && server.is_listening {
-            server.prove_delivery(settings);
+    }
+
+    /// A candidate that does not campaign for now stops, if there is no room for another one. A failure ends the connection, and nothing
+    /// else.
+    pub async fn leave(server: &mut PostgresServer, boundary: &str) {
+        if !server.is_listening {
+            return;
+        }
+        let limit = server.limit / 4;
+        let leaving = async {
+            if server.count_listeners(boundary).await.is_some_and(|listeners| !crowd::has_room(listeners)) {
+                server.stop_listening().await;
+            }
+        };
+        if timeout(limit, leaving).await.is_err() {
+            server.is_sound = false;
         }
     }
 
@@ -106,8 +128,8 @@ impl Listening {
     }
 
     /// Leaves the notifications to the others.
-    fn rest(&mut self, listeners: usize) {
-        debug!("no hints for now: {listeners} connections listen for them, which are enough");
+    fn rest(&mut self) {
+        debug!("no hints for now: enough other candidates listen for them");
         *self = Listening::RestsUntil(clock::now() + crowd::rest());
     }
 }
@@ -166,7 +188,7 @@ impl PostgresServer {
     /// Ends what [`PostgresServer::listen`] has begun, or the connection.
     async fn stop_listening(&mut self) {
         self.ear.stop_attending();
-        // Otherwise it is judged.
+        self.is_proof_sent = false;
         if self.ask_named("UNLISTEN elect", NAME).await.is_ok() {
             self.is_listening = false;
         } else {
@@ -194,9 +216,10 @@ impl PostgresServer {
     /// The name of a connection on which a candidate listens for the changes of a boundary, as the server would shorten it. The
     /// number stands for schema and boundary as they are.
     fn listener_name(&self, boundary: &str) -> String {
-        let mut hasher = DefaultHasher::new();
-        (&self.schema, boundary).hash(&mut hasher);
-        let number = format!("{:08x}", hasher.finish() >> 32);
+        // FNV-1a, so that candidates of all builds have the same.
+        let bytes = self.schema.bytes().chain([0]).chain(boundary.bytes());
+        let number = bytes.fold(0x811c_9dc5_u32, |number, byte| (number ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let number = format!("{number:08x}");
         let printable = |character: char| if character.is_ascii_graphic() { character } else { '?' };
         let shown = NAME_BYTES_MAX - NAME.len() - number.len() - 2;
         let boundary: String = boundary.chars().map(printable).take(shown).collect();

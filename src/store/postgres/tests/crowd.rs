@@ -97,6 +97,15 @@ fn of_a_crowd_a_few_listen_and_one_of_them_takes_what_is_released() {
     });
 }
 
+/// Waits until so many listen.
+async fn come_to(client: &Client, count: usize) {
+    let limit = clock::now() + LIMIT;
+    while listeners(client).await.len() != count {
+        assert!(clock::now() < limit, "{:?} listen", listeners(client).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Also under a name that is too long for the server, and not ASCII.
 #[test]
 fn a_candidate_that_has_rested_listens_again_where_there_is_room() {
@@ -105,6 +114,7 @@ fn a_candidate_that_has_rested_listens_again_where_there_is_room() {
         with_server(&["max_connections=200"], async |server| {
             let client = server.try_client().await.expect("it is up");
             let _leader = leader(server, &boundary).await;
+            come_to(&client, 1).await;
             let name = listeners(&client).await.pop().expect("the leader listens");
             let mut foreign = Vec::new();
             for _ in 0..CROWD {
@@ -166,17 +176,27 @@ fn observers_and_candidates_of_other_boundaries_and_schemas_are_no_part_of_a_cro
 
 /// Otherwise a crowd of drained candidates would keep the others from listening.
 #[test]
-fn a_candidate_that_does_not_campaign_for_now_does_not_listen() {
+fn a_candidate_that_does_not_campaign_for_now_leaves_the_notifications_to_others_if_they_are_many() {
     with_server(&[], async |server| {
         let boundary = "cron".parse().expect("a boundary");
         let client = server.try_client().await.expect("it is up");
-        let _leader = leader(server, &boundary).await;
+        let mut leader = leader(server, &boundary).await;
         let mut next = candidate(server, "next", &boundary);
         waits(&mut next).await;
-        assert_eq!(listeners(&client).await.len(), 2);
+        come_to(&client, 2).await;
         next.store.release(&next.candidacy).await.expect("nothing is held");
-        while listeners(&client).await.len() > 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(listeners(&client).await.len(), 2, "there is room");
+        let mut others: Vec<PostgresCandidate> = (2..FEW).map(|_| candidate(server, "other", &boundary)).collect();
+        for other in &mut others {
+            waits(other).await;
         }
+        come_to(&client, FEW).await;
+        next.store.release(&next.candidacy).await.expect("nothing is held");
+        come_to(&client, FEW - 1).await;
+        let mut last = candidate(server, "last", &boundary);
+        waits(&mut last).await;
+        come_to(&client, FEW).await;
+        leader.store.release(&leader.candidacy).await.expect("released");
+        come_to(&client, FEW - 1).await;
     });
 }
