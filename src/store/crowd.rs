@@ -154,6 +154,7 @@ mod tests {
             assert!(times[99].saturating_sub(times[0]) > shortest / 2, "{times:?}");
         }
     }
+
     #[test]
     fn some_count_after_a_hand_over_and_each_of_them_seldom() {
         fastrand::seed(1);

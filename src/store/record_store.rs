@@ -301,12 +301,13 @@ impl<B: Backend> Store for RecordStore<B> {
     }
 
     async fn release(&mut self, _: &Candidacy) -> Result<(), StoreError> {
-        let Some(session) = self.session.as_mut().filter(|session| B::may_hold(session)) else {
-            if let Some(session) = &self.session {
+        match &mut self.session {
+            Some(session) if B::may_hold(session) => self.backend.release(session, self.reservation.as_ref()).await,
+            Some(session) => {
                 self.backend.leave_crowd(session).await;
+                Ok(())
             }
-            return Ok(());
-        };
-        self.backend.release(session, self.reservation.as_ref()).await
+            None => Ok(()),
+        }
     }
 }
